@@ -1,0 +1,195 @@
+"""Kernel specs: WHAT one kernel computes, on which physical operands. Back ends turn a spec into code.
+
+A spec is frozen and hashable, holds no addresses and no weights, and its text is the key of the code cache: two layers of the same
+shape share one kernel. A compiled kernel is called as `void kernel(ptr args, i64 thread, i64 threads)`: `args` points to an array of
+pointers to the spec's operands (`spec.operands` order: inputs, then outputs), and each thread does its share of the work. The share
+never changes how one element is computed, so results do not depend on `threads`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Union
+
+from graphc.kernel.expr import Expr, const
+from graphc.types.dtype import DType, i64
+from graphc.types.layout import PLAIN, Layout
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Memory of one tensor. `shape` is logical, e.g. (N, C, H, W); `layout` says how it lies in memory.
+
+    `pitch`: for a channel slice of a larger blocked or plain buffer (a concat part), the channels of the whole buffer; 0: its own.
+    The kernel's pointer then points at the slice's first channel.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    layout: Layout = PLAIN
+    pitch: int = 0
+
+    @cached_property
+    def physical_shape(self) -> tuple[int, ...]:
+        """(N, C/block, *spatial with halo, block) where blocked; the shape plus halo where plain."""
+        halo = self.layout.halo or ((0, 0),) * max(len(self.shape) - 2, 0)
+        if not self.layout.is_blocked and not self.layout.has_halo:
+            return self.shape if not self.pitch else (self.shape[0], self.pitch, *self.shape[2:])
+        n, c, *spatial = self.shape
+        c = self.pitch or c
+        padded = tuple(size + before + after for size, (before, after) in zip(spatial, halo, strict=True))
+        if not self.layout.is_blocked:
+            return (n, c, *padded)
+        return (n, -(-c // self.layout.block), *padded, self.layout.block)
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Of `physical_shape`, in elements."""
+        sizes = self.physical_shape
+        return tuple(prod(sizes[i + 1 :]) for i in range(len(sizes)))
+
+    @cached_property
+    def origin(self) -> int:
+        """Elements from the pointer to element 0 of the map: the halo before it."""
+        if not self.layout.has_halo:
+            return 0
+        return sum(before * stride for (before, _), stride in zip(self.layout.halo, self.strides[2:], strict=False))
+
+    @cached_property
+    def elements(self) -> int:
+        """Allocated elements, halo and channel padding included (a slice: of the whole buffer)."""
+        return prod(self.physical_shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+    def offset(self, index: tuple[Expr, ...]) -> Expr:
+        """Elements from the pointer to the element at a logical index."""
+        total: Expr = const(self.origin, i64)
+        if self.layout.is_blocked:
+            n, c, *spatial = index
+            index = (n, c // self.layout.block, *spatial, c % self.layout.block)
+        return self.physical_offset(index) if not index else _dot(total, index, self.strides)
+
+    def physical_offset(self, index: tuple[Expr, ...]) -> Expr:
+        """The same for an index over `physical_shape` without halo: (n, channel block, *spatial, lane) where blocked."""
+        return _dot(const(self.origin, i64), index, self.strides)
+
+
+def _dot(total: Expr, index: tuple[Expr, ...], strides: tuple[int, ...]) -> Expr:
+    for i, stride in zip(index, strides, strict=True):
+        total = total + i * stride
+    return total
+
+
+@dataclass(frozen=True)
+class StoreAt:
+    """`operand slot[offset] = value`, for every value of the nest's axes."""
+
+    slot: int
+    offset: Expr
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Nest:
+    """Perfect loops over `axes` (outermost first; all may run in parallel and in any order) around the stores."""
+
+    axes: tuple[Expr, ...]
+    stores: tuple[StoreAt, ...]
+
+
+@dataclass(frozen=True)
+class NestSpec:
+    """The families map, reduce, normalise, window, gather and copy: loops around scalar expressions.
+
+    Reductions are `reduce` expressions; the code generator computes each at the outermost loop that binds its free indices (so the
+    maximum and the sum of a softmax row are computed once per row). Several nests are independent of each other.
+    """
+
+    family: str
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Operand, ...]
+    nests: tuple[Nest, ...]
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (*self.inputs, *self.outputs)
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to an accumulator before it is stored.
+
+    `index`: one loop variable per dim of the output's physical shape without halo (conv: (n, channel block, *spatial, lane), or
+    (n, c, *spatial) where the output is plain; matmul: (*batch, m, n)). `value`: an expression over `arg("acc")`, those variables, and
+    loads from slots; slots count through the spec's operands.
+    """
+
+    index: tuple[Expr, ...]
+    acc: Expr
+    value: Expr
+
+    @property
+    def is_identity(self) -> bool:
+        return self.value is self.acc
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """out[n, oc, o] = epilogue(sum over ic, k of x[n, ic, o*stride + k*dilation - pad] * w[oc, ic, k])  (ONNX Conv).
+
+    Operands: x, packed weights, the epilogue's extra operands, output. x's halo covers every position that is read; it is zero.
+    Spatial tuples have 1 to 3 entries. `groups` splits channels as in ONNX; depthwise is groups == channels.
+    """
+
+    x: Operand
+    weight_shape: tuple[int, ...]  # (OC, IC/groups, *kernel)
+    extras: tuple[Operand, ...]
+    output: Operand
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    pad: tuple[int, ...]  # before, per spatial dim
+    groups: int
+    epilogue: Epilogue
+    family: str = field(default="conv", init=False)
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (self.x, Operand(self.x.dtype, self.weight_shape), *self.extras, self.output)
+
+
+@dataclass(frozen=True)
+class MatmulSpec:
+    """out[*batch, m, n] = epilogue(sum over k of a[*batch, m, k] * b[*batch, k, n]).
+
+    `a_strides`, `b_strides`, `c_strides`: elements per step of each batch dim (0 where broadcast), then of the two matrix dims. b is
+    `packed` (a constant 2-d weight, packed once by the back end from its (K, N) row-major form) or read in place.
+    Operands: a, b, extras, output.
+    """
+
+    dtype: DType
+    batch: tuple[int, ...]
+    m: int
+    n: int
+    k: int
+    a: Operand
+    b: Operand
+    a_strides: tuple[int, ...]
+    b_strides: tuple[int, ...]
+    c_strides: tuple[int, ...]
+    packed: bool
+    extras: tuple[Operand, ...]
+    output: Operand
+    epilogue: Epilogue
+    family: str = field(default="contract", init=False)
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (self.a, self.b, *self.extras, self.output)
+
+
+KernelSpec = Union[NestSpec, ConvSpec, MatmulSpec]

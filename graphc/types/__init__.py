@@ -1,0 +1,1 @@
+"""dtype, shape, tensor type, layout."""

@@ -1,0 +1,249 @@
+"""Dimensions: ints, or symbolic expressions over names such as `N`.
+
+A symbolic `Dim` is a polynomial with integer coefficients over atoms; an atom is a name or a floor division or remainder of two
+dims that did not divide out. Every symbol stands for an integer of at least 1. Arithmetic with ints and dims (+ - * // %) gives an
+int where the symbols cancel. Dims work inside numpy object arrays, so that the numpy meaning of integer ops folds symbolic shapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Union
+
+from graphc.errors import ShapeError
+
+Atom = Union[str, tuple[str, "Dim", "Dim"]]  # a name, or ("//" | "%", numerator, denominator)
+Monomial = tuple[Atom, ...]
+DimLike = Union[int, "Dim"]
+Shape = tuple[DimLike, ...]
+
+
+class Dim:
+    """An immutable symbolic integer. Make names with `symbol("N")`."""
+
+    __slots__ = ("_hash", "terms")
+
+    def __init__(self, terms: Iterable[tuple[Monomial, int]]) -> None:
+        self.terms: tuple[tuple[Monomial, int], ...] = tuple(sorted(terms, key=lambda term: (-len(term[0]), str(term[0]))))
+        self._hash = hash(self.terms)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dim) and self.terms == other.terms
+
+    def __add__(self, other: DimLike) -> DimLike:
+        return _make([*self.terms, *_terms(other)]) if _is_dim(other) else NotImplemented
+
+    __radd__ = __add__
+
+    def __neg__(self) -> DimLike:
+        return _make((monomial, -c) for monomial, c in self.terms)
+
+    def __sub__(self, other: DimLike) -> DimLike:
+        return self + -other if _is_dim(other) else NotImplemented
+
+    def __rsub__(self, other: DimLike) -> DimLike:
+        return -self + other if _is_dim(other) else NotImplemented
+
+    def __mul__(self, other: DimLike) -> DimLike:
+        if not _is_dim(other):
+            return NotImplemented
+        return _make((_product(m1, m2), c1 * c2) for m1, c1 in self.terms for m2, c2 in _terms(other))
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: DimLike) -> DimLike:
+        return _divide(self, other) if _is_dim(other) else NotImplemented
+
+    def __rfloordiv__(self, other: DimLike) -> DimLike:
+        return _divide(other, self) if _is_dim(other) else NotImplemented
+
+    def __mod__(self, other: DimLike) -> DimLike:
+        return self - (self // other) * other if _is_dim(other) else NotImplemented
+
+    def __rmod__(self, other: DimLike) -> DimLike:
+        return other - (other // self) * self if _is_dim(other) else NotImplemented
+
+    def _order(self, other: DimLike) -> int:
+        """-1, 0 or 1 where the order is the same for all symbols >= 1; an error where it is not."""
+        difference = self - other
+        if isinstance(difference, int):
+            return (difference > 0) - (difference < 0)
+        coefficients = [c for monomial, c in difference.terms if monomial]
+        constant = dict(difference.terms).get((), 0)
+        if all(c > 0 for c in coefficients) and sum(coefficients) + constant > 0:
+            return 1
+        if all(c < 0 for c in coefficients) and sum(coefficients) + constant < 0:
+            return -1
+        raise ShapeError(f"cannot decide whether {self} < {other} for every size", hint="fix the symbolic dims, e.g. dims={'N': 1}")
+
+    def __lt__(self, other: DimLike) -> bool:
+        return self._order(other) < 0
+
+    def __gt__(self, other: DimLike) -> bool:
+        return self._order(other) > 0
+
+    def __le__(self, other: DimLike) -> bool:
+        return self._order(other) <= 0
+
+    def __ge__(self, other: DimLike) -> bool:
+        return self._order(other) >= 0
+
+    def __index__(self) -> int:
+        raise ShapeError(f"the size {self} is symbolic, and a number is needed here", hint="fix it, e.g. dims={'N': 1}")
+
+    __int__ = __index__
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        found: set[str] = set()
+        for monomial, _ in self.terms:
+            for atom in monomial:
+                found |= {atom} if isinstance(atom, str) else symbols_of(atom[1:])
+        return frozenset(found)
+
+    def substitute(self, sizes: Mapping[str, DimLike]) -> DimLike:
+        total: DimLike = 0
+        for monomial, coefficient in self.terms:
+            product: DimLike = coefficient
+            for atom in monomial:
+                product = product * _substitute_atom(atom, sizes)
+            total = total + product
+        return total
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        for monomial, c in self.terms:
+            factors = [_atom_text(atom) for atom in monomial]
+            text = "*".join(([str(abs(c))] if abs(c) != 1 or not factors else []) + factors)
+            parts.append(("-" if c < 0 else "+" if parts else "") + text)
+        return "".join(parts)
+
+    __repr__ = __str__
+
+
+def symbol(name: str) -> Dim:
+    return Dim([((name,), 1)])
+
+
+def substitute(dim: DimLike, sizes: Mapping[str, DimLike]) -> DimLike:
+    return dim.substitute(sizes) if isinstance(dim, Dim) else dim
+
+
+def symbols_of(dims: Iterable[object]) -> set[str]:
+    return {name for dim in dims if isinstance(dim, Dim) for name in dim.symbols}
+
+
+def product(dims: Iterable[DimLike]) -> DimLike:
+    total: DimLike = 1
+    for dim in dims:
+        total = total * dim
+    return total
+
+
+def static(shape: Shape) -> tuple[int, ...]:
+    """The shape as ints; a ShapeError names the first symbolic dim."""
+    return tuple(dim.__index__() for dim in shape)
+
+
+def is_static(shape: Shape) -> bool:
+    return all(isinstance(dim, int) for dim in shape)
+
+
+def parse_dim(text: str) -> DimLike:
+    """The inverse of str: ints, names, + - * // % and parentheses."""
+    if not re.fullmatch(r"[\w\s+\-*/%().]+", text):
+        raise ShapeError(f"{text!r} is not a dimension")
+    names = {name: symbol(name) for name in re.findall(r"[A-Za-z_]\w*", text)}
+    try:
+        value = eval(text, {"__builtins__": {}}, names)  # only names, digits and arithmetic pass the pattern above
+    except Exception as error:
+        raise ShapeError(f"{text!r} is not a dimension") from error
+    if not _is_dim(value):
+        raise ShapeError(f"{text!r} is not a dimension")
+    result: DimLike = value
+    return result
+
+
+def _is_dim(value: object) -> bool:
+    return isinstance(value, (int, Dim)) and not isinstance(value, bool)
+
+
+def _terms(dim: DimLike) -> tuple[tuple[Monomial, int], ...]:
+    return dim.terms if isinstance(dim, Dim) else (((), int(dim)),)
+
+
+def _product(left: Monomial, right: Monomial) -> Monomial:
+    return tuple(sorted((*left, *right), key=str))
+
+
+def _make(terms: Iterable[tuple[Monomial, int]]) -> DimLike:
+    total: dict[Monomial, int] = {}
+    for monomial, coefficient in terms:
+        total[monomial] = total.get(monomial, 0) + coefficient
+    kept = {monomial: c for monomial, c in total.items() if c}
+    if not kept:
+        return 0
+    if kept.keys() == {()}:
+        return kept[()]
+    return Dim(kept.items())
+
+
+def _divide(numerator: DimLike, denominator: DimLike) -> DimLike:
+    if denominator == 0:
+        raise ShapeError(f"division of the size {numerator} by zero")
+    if denominator == 1:
+        return numerator
+    if isinstance(numerator, int) and isinstance(denominator, int):
+        return numerator // denominator
+    divisor = _terms(denominator)
+    if len(divisor) == 1:  # take out the terms that divide; what is left stays inside one floor division
+        monomial, coefficient = divisor[0]
+        exact: list[tuple[Monomial, int]] = []
+        rest: list[tuple[Monomial, int]] = []
+        for term, c in _terms(numerator):
+            quotient = _quotient(term, monomial)
+            if quotient is not None and c % coefficient == 0:
+                exact.append((quotient, c // coefficient))
+            else:
+                rest.append((term, c))
+        remainder = _make(rest)
+        if remainder == 0:
+            return _make(exact)
+        if isinstance(remainder, int) and isinstance(denominator, int):
+            exact.append(((), remainder // denominator))
+            return _make(exact)
+        if exact:
+            return _make(exact) + _divide(remainder, denominator)
+    if numerator == denominator:
+        return 1
+    return Dim([((("//", _as_dim(numerator), _as_dim(denominator)),), 1)])
+
+
+def _as_dim(dim: DimLike) -> Dim:
+    return dim if isinstance(dim, Dim) else Dim([((), dim)])
+
+
+def _quotient(term: Monomial, divisor: Monomial) -> Monomial | None:
+    left = list(term)
+    for atom in divisor:
+        if atom not in left:
+            return None
+        left.remove(atom)
+    return tuple(left)
+
+
+def _substitute_atom(atom: Atom, sizes: Mapping[str, DimLike]) -> DimLike:
+    if isinstance(atom, str):
+        return sizes.get(atom, symbol(atom))
+    _, numerator, denominator = atom
+    return _divide(numerator.substitute(sizes), denominator.substitute(sizes))
+
+
+def _atom_text(atom: Atom) -> str:
+    if isinstance(atom, str):
+        return atom
+    return f"(({atom[1]})//({atom[2]}))"
