@@ -1,0 +1,190 @@
+"""The computation graph: SSA values and nodes.
+
+Invariants (held by `graphc.ir.verify`):
+* a Value has one producer, or none (input, constant, parameter, state); its name is unique in the graph;
+* `graph.nodes` is in topological order; every use is recorded in `value.users`;
+* the types of a node's outputs are what its op infers from its inputs;
+* parameters, constants and state hold their data in `value.data`; its shape and dtype are the value's type;
+* a node's `origins` name the nodes of the user's model that it stands for; no pass may lose one.
+Editing goes through `graphc.ir.patch`, building through `graphc.ir.builder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.errors import ModelError
+from graphc.source import UNKNOWN, Source
+from graphc.types.layout import PLAIN, Layout
+from graphc.types.shape import DimLike, symbols_of
+from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.op import Op
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Kind(Enum):
+    """Where a value comes from."""
+
+    INPUT = "input"  # given at each call
+    CONSTANT = "const"  # part of the program
+    PARAMETER = "param"  # a constant in inference, trained in training
+    STATE = "state"  # owned by the program, updated in place by each run
+    RESULT = "result"  # computed by a node
+
+
+class Value:
+    """One tensor of the graph. `layout` is set by the machine form; `data` by constants, parameters and state."""
+
+    __slots__ = ("data", "kind", "layout", "name", "producer", "type", "users")
+
+    def __init__(self, name: str, type: TensorType, kind: Kind, data: Array | None = None) -> None:
+        self.name = name
+        self.type = type
+        self.kind = kind
+        self.data = data
+        self.producer: Node | None = None
+        self.users: dict[Node, int] = {}  # node -> how many of its inputs are this value
+        self.layout: Layout = PLAIN
+
+    @property
+    def is_constant(self) -> bool:
+        """Known at compile time in inference."""
+        return self.kind in (Kind.CONSTANT, Kind.PARAMETER)
+
+    def __repr__(self) -> str:
+        return f"%{self.name}: {self.type}"
+
+
+class Node:
+    """One application of an op. `kernel` is the fusion group that a pass put the node into (None: a kernel of its own)."""
+
+    __slots__ = ("inputs", "kernel", "name", "op", "origins", "outputs", "source")
+
+    def __init__(self, name: str, op: Op, inputs: Iterable[Value], source: Source, origins: tuple[str, ...]) -> None:
+        self.name = name
+        self.op = op
+        self.inputs: list[Value] = list(inputs)
+        self.outputs: list[Value] = []
+        self.source = source
+        self.origins = origins
+        self.kernel: int | None = None
+        for value in self.inputs:
+            value.users[self] = value.users.get(self, 0) + 1
+
+    @property
+    def output(self) -> Value:
+        """The only output."""
+        (value,) = self.outputs
+        return value
+
+    @property
+    def where(self) -> str:
+        """For error messages: op, name and place."""
+        place = f" ({self.source})" if self.source is not UNKNOWN else ""
+        return f"{self.op.name} {self.name!r}{place}"
+
+    def __repr__(self) -> str:
+        return f"<{self.op.name} {self.name}>"
+
+
+class Graph:
+    """A computation graph. `metadata` travels from and to ONNX (metadata_props)."""
+
+    def __init__(self, name: str = "graph") -> None:
+        self.name = name
+        self.inputs: list[Value] = []
+        self.outputs: list[Value] = []
+        self.output_names: list[str] = []  # public names, parallel to outputs (a value may be returned twice)
+        self.nodes: list[Node] = []
+        self.values: dict[str, Value] = {}
+        self.updates: dict[Value, Value] = {}  # state -> its value after a run
+        self.metadata: dict[str, str] = {}
+
+    # queries ----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def parameters(self) -> dict[str, Value]:
+        return {name: value for name, value in self.values.items() if value.kind is Kind.PARAMETER}
+
+    @property
+    def states(self) -> dict[str, Value]:
+        return {name: value for name, value in self.values.items() if value.kind is Kind.STATE}
+
+    @property
+    def symbols(self) -> set[str]:
+        """Names of the symbolic dims of the inputs."""
+        return symbols_of(dim for value in self.inputs for dim in value.type.shape)
+
+    @property
+    def roots(self) -> list[Value]:
+        """What must be computed: outputs and state updates."""
+        return [*self.outputs, *self.updates.values()]
+
+    def origins(self) -> list[str]:
+        """Every original node that some node stands for, in order, once."""
+        return list(dict.fromkeys(origin for node in self.nodes for origin in node.origins))
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __repr__(self) -> str:
+        return f"<graphc.Graph {self.name!r}: {len(self.nodes)} nodes, {len(self.parameters)} parameters>"
+
+    # construction (used by builder and patch) --------------------------------------------------------------------------------
+
+    def fresh_name(self, hint: str) -> str:
+        if hint not in self.values:
+            return hint
+        number = 1
+        while f"{hint}.{number}" in self.values:
+            number += 1
+        return f"{hint}.{number}"
+
+    def add_value(self, name: str, type: TensorType, kind: Kind, data: Array | None = None) -> Value:
+        if name in self.values:
+            raise ModelError(f"the value {name!r} is defined twice", hint="give every value a name of its own")
+        value = Value(name, type, kind, data)
+        self.values[name] = value
+        if kind is Kind.INPUT:
+            self.inputs.append(value)
+        return value
+
+    def set_outputs(self, outputs: Mapping[str, Value]) -> None:
+        self.output_names = list(outputs)
+        self.outputs = list(outputs.values())
+
+    # copies -----------------------------------------------------------------------------------------------------------------
+
+    def copy(self) -> Graph:
+        """A copy that shares ops and data (both immutable) and nothing else."""
+        return self.bind({})
+
+    def bind(self, sizes: Mapping[str, DimLike]) -> Graph:
+        """A copy with symbolic dims replaced, in types and attributes."""
+        made = Graph(self.name)
+        made.metadata = dict(self.metadata)
+        new: dict[Value, Value] = {}
+        for value in self.values.values():
+            if value.producer is None:
+                new[value] = made.add_value(value.name, value.type.bind(sizes), value.kind, value.data)
+        made.inputs = [new[value] for value in self.inputs]
+        for node in self.nodes:
+            twin = Node(node.name, node.op.bind(sizes), (new[value] for value in node.inputs), node.source, node.origins)
+            twin.kernel = node.kernel
+            for value in node.outputs:
+                new[value] = made.add_value(value.name, value.type.bind(sizes), Kind.RESULT)
+                new[value].producer = twin
+                new[value].layout = value.layout
+                twin.outputs.append(new[value])
+            made.nodes.append(twin)
+        made.output_names = list(self.output_names)
+        made.outputs = [new[value] for value in self.outputs]
+        made.updates = {new[state]: new[value] for state, value in self.updates.items()}
+        return made
