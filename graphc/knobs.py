@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from graphc.errors import AttributeValueError
 
@@ -28,7 +28,7 @@ class Knob(Generic[T]):
         if text is None:
             return self.default
         if self.type is bool:
-            return cast(T, self._bool(text))
+            return self.type(self._bool(text))
         try:
             return self.type(text)
         except ValueError as error:
