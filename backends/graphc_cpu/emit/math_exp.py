@@ -1,0 +1,80 @@
+"""exp, expm1 and the hyperbolic functions as polynomials over lanes.
+
+exp: x = n*ln2 + r with |r| <= ln2/2 (ln2 in two parts, Cody and Waite), e**r = 1 + r + r*r*q(r) with q a minimax polynomial of our own
+fit, and scaling by 2**n in two steps, so results in the denormal range are right too.
+"""
+
+from __future__ import annotations
+
+from graphc_cpu.emit.ir import Value
+from graphc_cpu.emit.lanes import Lanes
+
+LOG2_E = 1.4426950408889634
+LN2 = {32: (0.693145751953125, 1.428606765330187e-06), 64: (0.6931471803691238, 1.9082149292705877e-10)}
+
+# (e**r - 1 - r) / r**2 on |r| <= ln2/2
+_EXP = {
+    32: (0.4999999403953552, 0.16666515171527863, 0.041668083518743515, 0.008369374088943005, 0.0013841392938047647),
+    64: (
+        0.5, 0.16666666666666688, 0.04166666666666682, 0.008333333333314003, 0.001388888888878731, 0.0001984126990286261,
+        2.480158752638749e-05, 2.755722934111076e-06, 2.755710715236586e-07, 2.5113673561835145e-08, 2.096257905916823e-09,
+    ),
+}  # fmt: skip
+_EXPM1 = {
+    32: (0.5, 0.16666635870933533, 0.041666511446237564, 0.0083415936678648, 0.0013930406421422958, 0.0001494775788160041),
+    64: (
+        0.5, 0.16666666666666677, 0.041666666666666685, 0.008333333333321823, 0.0013888888888896383, 0.00019841269885246325,
+        2.4801587268302444e-05, 2.755724522679881e-06, 2.75573418580084e-07, 2.510867742249505e-08, 2.088951808423827e-09,
+    ),
+}  # fmt: skip
+_EXP_RANGE = {32: (-104.5, 89.5), 64: (-746.0, 711.0)}  # beyond: 0 and inf
+
+
+def reduce_ln2(v: Lanes, x: Value) -> tuple[Value, Value]:
+    """(r, n) with x = n*ln2 + r; n an integer."""
+    n, number = v.nearest(v.mul(x, LOG2_E))
+    high, low = LN2[v.width]
+    r = v.fma(n, -high, x)
+    return v.fma(n, -low, r), number
+
+
+def scale(v: Lanes, x: Value, n: Value) -> Value:
+    """x * 2**n for |n| up to twice the exponent range: two exact factors, so only the last product rounds."""
+    half = v.integer_op("ashr", n, 1)
+    rest = v.integer_op("sub", n, half)
+    return v.mul(v.mul(x, v.power_of_two(half)), v.power_of_two(rest))
+
+
+def exp(v: Lanes, x: Value, doublings: int = 0) -> Value:
+    """e**x * 2**doublings, without overflow in between. 1 ulp."""
+    low, high = _EXP_RANGE[v.width]
+    r, n = reduce_ln2(v, v.clamp(x, low, high - min(doublings, 0)))
+    if doublings:
+        n = v.integer_op("add", n, doublings)
+    q = v.polynomial(r, _EXP[v.width])
+    return scale(v, v.add(v.fma(v.mul(r, r), q, r), 1.0), n)
+
+
+def _expm1_parts(v: Lanes, x: Value) -> tuple[Value, Value]:
+    """(p, n) with e**x = 2**n * (1 + p)."""
+    r, n = reduce_ln2(v, x)
+    return v.fma(v.mul(r, r), v.polynomial(r, _EXPM1[v.width]), r), n
+
+
+def expm1(v: Lanes, x: Value) -> Value:
+    """e**x - 1 = 2 * (2**(n-1) * p + (2**(n-1) - 1/2)). 2 ulp."""
+    low, high = (-18.0, 89.0) if v.width == 32 else (-38.0, 710.0)
+    p, n = _expm1_parts(v, v.clamp(x, low, high))
+    half = v.power_of_two(v.integer_op("sub", n, 1))
+    result = v.fma(half, p, v.sub(half, 0.5))
+    tiny = v.compare("olt", v.abs(x), 2.0 ** -(v.mantissa_bits + 1))
+    return v.select(tiny, x, v.mul(result, 2.0))
+
+
+def tanh(v: Lanes, x: Value) -> Value:
+    """m / (m + 2) with m = expm1(2 |x|). 2 ulp."""
+    size = v.upper_bound(v.abs(x), 10.0 if v.width == 32 else 20.0)
+    p, n = _expm1_parts(v, v.add(size, size))
+    power = v.power_of_two(n)
+    m = v.fma(power, p, v.sub(power, 1.0))
+    return v.copysign(v.div(m, v.add(m, 2.0)), x)
