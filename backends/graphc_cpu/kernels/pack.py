@@ -1,0 +1,48 @@
+"""Weights in the order in which the register tile reads them: [chunk][ic block][kernel position][channel][oc block of chunk][lane]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphc.kernel.spec import ConvSpec
+from graphc.target import Target
+from graphc_cpu.kernels.conv_plan import ConvPlan, chunk_channels, conv_plan, window_start
+
+Array = npt.NDArray[Any]
+
+
+def pack_conv_weight(spec: ConvSpec, target: Target, w: Array) -> Array:
+    """w (OC, IC/groups, *kernel) -> the flat array that the kernel of this spec and target takes; zero in the padding lanes."""
+    plan = conv_plan(spec, target)
+    flat = np.ascontiguousarray(w, spec.x.dtype.numpy).reshape(*spec.weight_shape[:2], -1)
+    parts = []
+    for chunk in range(plan.chunks.parts):
+        first, last = chunk_channels(plan.chunks, chunk, plan.lanes, spec.weight_shape[0])
+        blocks = -(-(last - first) // plan.lanes)
+        dense = np.zeros((blocks * plan.lanes, plan.window, plan.taps), flat.dtype)
+        _place(spec, plan, flat[first:last], first, dense)
+        parts.append(_pack_chunk(dense.reshape(blocks, plan.lanes, plan.window, plan.taps), plan.lanes))
+    return np.concatenate(parts)
+
+
+def _place(spec: ConvSpec, plan: ConvPlan, rows: Array, first: int, dense: Array) -> None:
+    """Rows of one chunk into the window of input channels that it reads; channels of other groups stay zero."""
+    if spec.groups == 1:
+        dense[: len(rows)] = rows
+        return
+    per_group, start = spec.weight_shape[1], window_start(spec, plan.lanes, first, plan.window)
+    for i, row in enumerate(rows):
+        group = (first + i) // (spec.weight_shape[0] // spec.groups)
+        dense[i, group * per_group - start :][:per_group] = row
+
+
+def _pack_chunk(dense: Array, lanes: int) -> Array:
+    """(oc blocks, lanes, channels, taps) -> flat, in blocks of `lanes` channels; the last block may have fewer."""
+    blocks, _, channels, taps = dense.shape
+    full = channels // lanes
+    whole = dense[:, :, : full * lanes].reshape(blocks, lanes, full, lanes, taps).transpose(2, 4, 3, 0, 1)
+    rest = dense[:, :, full * lanes :].transpose(3, 2, 0, 1)
+    return np.concatenate([whole.ravel(), rest.ravel()])

@@ -1,0 +1,176 @@
+"""The register tile: the one micro-kernel of direct convolution and matrix product.
+
+    acc[p][b][lane] = sum over (channel block, kernel position, channel) of x[pixel p, ...] * w[step][b][lane]
+
+Accumulators live in registers for the whole reduction (SSA phis of nested loops). Each step loads `blocks` weight vectors and
+broadcasts one input per pixel. The order of the sum is fixed by the reduction alone, so tile shape and threads never change a bit.
+Basic blocks stay below about 450 multiply-adds: larger ones make LLVM's register allocator spill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphc.types.dtype import DType
+from graphc_cpu.emit.ir import Function, Value, scalar_type, vector_type
+from graphc_cpu.emit.lanes import intrinsic_suffix
+
+BODY_FMAS = 256
+"""Multiply-adds that one basic block holds at most (where one step has fewer)."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What is summed: `channels` in blocks of `block`, inside a block every kernel position, inside a position every channel.
+
+    Steps are in elements of x. `weight_step`: weight elements from one reduction step to the next (they follow each other in exactly
+    this order). `prefetch`: bytes that weights are prefetched ahead of their use, 0 for none.
+    """
+
+    channels: int
+    block: int
+    block_step: int
+    channel_step: int
+    kernel: tuple[tuple[int, int], ...]  # (extent, step) per dim, outermost first
+    weight_step: int
+    prefetch: int = 0
+
+    @property
+    def steps(self) -> int:
+        total = self.channels
+        for extent, _ in self.kernel:
+            total *= extent
+        return total
+
+
+class RegisterTile:
+    """Emits the reduction of one tile: `pixels` are x offsets (elements) of the tile's pixels, `blocks` the weight vectors per step."""
+
+    def __init__(
+        self, f: Function, dtype: DType, lanes: int, pixels: Sequence[int], blocks: int, reduction: Reduction
+    ) -> None:
+        self.f, self.dtype, self.lanes = f, dtype, lanes
+        self.pixels, self.blocks, self.reduction = tuple(pixels), blocks, reduction
+        self.element = scalar_type(dtype)
+        self.vector = vector_type(self.element, lanes)
+        self.unroll = max(1, min(16, BODY_FMAS // (len(self.pixels) * blocks)))
+
+    def emit(self, x: Value, weights: Value) -> list[list[Value]]:
+        """Accumulators [pixel][block] after the whole reduction that starts at pointers x and weights."""
+        r = self.reduction
+        zero = Value("zeroinitializer" if self.lanes > 1 else ("0.0" if self.dtype.is_float else "0"), self.vector)
+        state: tuple[Value, ...] = (weights, *[zero] * (len(self.pixels) * self.blocks))
+        full, rest = divmod(r.channels, r.block)
+        x, state = self._loop(x, state, full, r.block_step, lambda p, s: self._kernel(p, s, r.kernel, r.block), "block")
+        if rest:
+            state = self._kernel(x, state, r.kernel, rest)
+        acc = state[1:]
+        return [list(acc[i : i + self.blocks]) for i in range(0, len(acc), self.blocks)]
+
+    def _loop(
+        self, x: Value, state: tuple[Value, ...], turns: int, step: int,
+        body: Callable[[Value, tuple[Value, ...]], tuple[Value, ...]], hint: str,
+    ) -> tuple[Value, tuple[Value, ...]]:  # fmt: skip
+        """`turns` times the body, x advancing by `step`; returns x and the state after the last turn."""
+        if turns == 0:
+            return x, state
+        if turns == 1:
+            return self._at(x, step), body(x, state)
+
+        def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
+            return (self._at(carried[0], step), *body(carried[0], carried[1:]))
+
+        after = self.f.loop(0, turns, 1, turn, (x, *state), hint=hint, guarded=False)
+        return after[0], after[1:]
+
+    def _kernel(
+        self, x: Value, state: tuple[Value, ...], dims: tuple[tuple[int, int], ...], channels: int
+    ) -> tuple[Value, ...]:
+        if not dims:
+            return self._channels(x, state, channels)
+        (extent, step), *inner = dims
+        return self._loop(x, state, extent, step, lambda p, s: self._kernel(p, s, tuple(inner), channels), "k")[1]
+
+    def _channels(self, x: Value, state: tuple[Value, ...], channels: int) -> tuple[Value, ...]:
+        unroll = _even_unroll(channels, self.unroll)
+        turns, rest = divmod(channels, unroll)
+        step = unroll * self.reduction.channel_step
+        x, state = self._loop(x, state, turns, step, lambda p, s: self._body(p, s, unroll), "c")
+        return self._body(x, state, rest) if rest else state
+
+    def _body(self, x: Value, state: tuple[Value, ...], count: int) -> tuple[Value, ...]:
+        """`count` channels, unrolled."""
+        weights, acc = state[0], list(state[1:])
+        for channel in range(count):
+            row = [self._weights(weights, channel, block) for block in range(self.blocks)]
+            for p, pixel in enumerate(self.pixels):
+                value = self._broadcast(x, pixel + channel * self.reduction.channel_step)
+                for block in range(self.blocks):
+                    i = p * self.blocks + block
+                    acc[i] = multiply_add(self.f, self.dtype, value, row[block], acc[i])
+        return (self._at(weights, count * self.reduction.weight_step), *acc)
+
+    def _weights(self, weights: Value, channel: int, block: int) -> Value:
+        offset = channel * self.reduction.weight_step + block * self.lanes
+        if self.reduction.prefetch:
+            prefetch(self.f, self._at(weights, offset + self.reduction.prefetch // self.dtype.itemsize))
+        return self.f.load(self.vector, self._at(weights, offset), self.dtype.itemsize)
+
+    def _broadcast(self, x: Value, offset: int) -> Value:
+        scalar = self.f.load(self.element, self._at(x, offset), self.dtype.itemsize)
+        return broadcast(self.f, scalar, self.lanes)
+
+    def _at(self, pointer: Value, offset: int) -> Value:
+        return self.f.pointer(pointer, offset, self.element)
+
+
+def _even_unroll(channels: int, most: int) -> int:
+    """At most `most`, and a divisor of `channels` where one is not much smaller, so that no rest has to be emitted."""
+    best = max(d for d in range(1, min(channels, most) + 1) if channels % d == 0)
+    return best if 2 * best > min(channels, most) else min(channels, most)
+
+
+def multiply_add(f: Function, dtype: DType, a: Value, b: Value, c: Value) -> Value:
+    """a * b + c, fused where the machine has FMA (integers: wrapping)."""
+    if not dtype.is_float:
+        product = f.op(f"mul {a.type} {a.name}, {b.name}", a.type)
+        return f.op(f"add {a.type} {product.name}, {c.name}", a.type)
+    lanes, _, element = a.type[1:-1].partition(" x ") if a.type.startswith("<") else ("1", "", a.type)
+    return f.call(f"llvm.fmuladd.{intrinsic_suffix(element, int(lanes))}", a.type, a, b, c)
+
+
+def broadcast(f: Function, scalar: Value, lanes: int) -> Value:
+    """All lanes the same: a shape that instruction selection folds into the multiply's memory operand."""
+    if lanes == 1:
+        return scalar
+    vector = vector_type(scalar.type, lanes)
+    one = f.op(f"insertelement {vector} poison, {scalar}, i64 0", vector)
+    return f.op(f"shufflevector {one}, {vector} poison, <{lanes} x i32> zeroinitializer", vector)
+
+
+def prefetch(f: Function, pointer: Value, locality: int = 3) -> None:
+    """Hint that the cache line at `pointer` is read soon (locality 3: into L1, 2: into L2). Never faults."""
+    f.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    f.do(f"call void @llvm.prefetch.p0(ptr {pointer.name}, i32 0, i32 {locality}, i32 1)")
+
+
+def model(
+    x: npt.NDArray[Any], weights: npt.NDArray[Any], pixels: Sequence[int], blocks: int, lanes: int, r: Reduction
+) -> npt.NDArray[Any]:
+    """The same tile in numpy: flat x and weights (element 0 at the pointers); result (pixels, blocks, lanes)."""
+    acc = np.zeros((len(pixels), blocks, lanes), x.dtype)
+    step = 0
+    for start in range(0, r.channels, r.block):
+        for position in np.ndindex(*(extent for extent, _ in r.kernel)):
+            base = start // r.block * r.block_step + sum(i * s for i, (_, s) in zip(position, r.kernel, strict=True))
+            for channel in range(min(r.block, r.channels - start)):
+                row = weights[step * r.weight_step :][: blocks * lanes].reshape(blocks, lanes)
+                values = x[[pixel + base + channel * r.channel_step for pixel in pixels]]
+                acc += values[:, None, None] * row
+                step += 1
+    return acc
