@@ -13,8 +13,9 @@ So activations stay of order one all through, and different images give differen
 before they enter a weight, so that an engine's rounding rarely changes the model.
 
 Deep random networks amplify rounding: ONNX Runtime with and without its graph optimisations differs by 2e-6 (SqueezeNet) to 7e-5
-(Inception v2) of the largest output, as `--check` shows. A comparison of engines should allow several times that. The models are written to a cache folder
-($GRAPHC_BENCH_CACHE, else graphc-bench in the user's cache folder; 1.4 GB for all nine).
+(Inception v2) of the largest output, as `--check` shows. A comparison of engines should allow several times that.
+
+The models are written to a cache folder ($GRAPHC_BENCH_CACHE, else graphc-bench in the user's cache folder; 1.4 GB for all nine).
 
     python tests/bench/models.py --check [NAME ...]
 """

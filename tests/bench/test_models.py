@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+
 from bench.models import IMAGE, light_input, light_model, light_names, light_path
 
 
