@@ -106,6 +106,7 @@ class Graph:
         self.values: dict[str, Value] = {}
         self.updates: dict[Value, Value] = {}  # state -> its value after a run
         self.metadata: dict[str, str] = {}
+        self.eliminated: dict[str, str] = {}  # origin that no node stands for any more -> which pass removed it, and why
 
     # queries ----------------------------------------------------------------------------------------------------------------
 
@@ -170,6 +171,7 @@ class Graph:
         """A copy with symbolic dims replaced, in types and attributes."""
         made = Graph(self.name)
         made.metadata = dict(self.metadata)
+        made.eliminated = dict(self.eliminated)
         new: dict[Value, Value] = {}
         for value in self.values.values():
             if value.producer is None:

@@ -1,0 +1,124 @@
+"""choose-layout: blocked channels where convolutions run, plain row-major at the edges.
+
+A convolution writes blocked channels (NCHW16c on AVX-512); what reads it reads blocked, and ops that keep layouts (elementwise,
+pooling, concat over channels) write blocked too. Loops can read and write any layout, so a copy is inserted only where a caller's
+memory meets a convolution, or where a convolution makes an output of the program. The zero halo that a convolution needs around its
+input is part of that value's layout.
+"""
+
+from __future__ import annotations
+
+from graphc.errors import VerifyError
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.patch import Patch
+from graphc.ops.conv import Conv
+from graphc.ops.pointwise import op
+from graphc.passes.anchors import anchor_family
+from graphc.passes.base import Context
+from graphc.source import UNKNOWN
+from graphc.target import Target
+from graphc.types.layout import PLAIN, Layout
+
+FEW_CHANNELS = 4  # a first layer with so few input channels reads them plain
+
+
+def run(graph: Graph, context: Context) -> int:
+    if context.target is None:
+        raise VerifyError("choose-layout needs a target")
+    patch = Patch(graph, "choose-layout")
+    _copy_edges(patch, context.target)
+    patch.commit()
+    exits, groups = _exits(graph), _groups(graph)
+    for node in graph.nodes:
+        value = exits.get(node)
+        if value is not None:
+            value.layout = _layout_of(graph, groups[node], value, context.target)
+    for node in graph.nodes:
+        if anchor_family(node) == "conv":
+            _prepare_input(node.inputs[0], node, context.target)
+    for node in graph.nodes:
+        if anchor_family(node) == "conv":
+            _widen_halo(node.inputs[0], node)
+    return sum(value.layout != PLAIN for value in graph.values.values())
+
+
+def _copy_edges(patch: Patch, target: Target) -> None:
+    """Copies between a caller's memory and the program's: inputs that a convolution reads, outputs that one writes, and outputs that no
+    kernel writes (an input returned as it is, one value returned twice)."""
+    copies: dict[Value, Value] = {}
+    for node in list(patch.graph.nodes):
+        x = node.inputs[0] if node.inputs else None
+        if anchor_family(node) == "conv" and x is not None and (x.producer is None or x in patch.graph.roots):
+            if x not in copies:
+                copies[x] = _copy(patch, x, node, "pack")
+            patch.set_inputs(node, [copies[x], *node.inputs[1:]])
+    patch.commit()
+    groups = _groups(patch.graph)
+    seen: set[Value] = set()
+    outputs = []
+    for value in patch.graph.outputs:
+        node = value.producer
+        plain = node is not None and value not in seen and not any(anchor_family(member) == "conv" for member in groups[node])
+        seen.add(value)
+        outputs.append(value if plain else _copy(patch, value, node, "unpack"))
+    patch.graph.outputs = outputs
+
+
+def _copy(patch: Patch, value: Value, like: Node | None, suffix: str) -> Value:
+    patch.builder.source, patch.builder.origins = like.source if like else UNKNOWN, ()
+    patch.count += 1
+    return patch.builder.add(op("identity"), value, name=f"{value.name}:{suffix}")
+
+
+def _exits(graph: Graph) -> dict[Node, Value]:
+    """The last node of each kernel -> the value that it stores (kernels of several outputs: the first)."""
+    last: dict[int, Node] = {}
+    for node in graph.nodes:
+        if node.kernel is not None:
+            last[node.kernel] = node
+    return {node: node.outputs[0] for node in graph.nodes if node.outputs and (node.kernel is None or last[node.kernel] is node)}
+
+
+def _groups(graph: Graph) -> dict[Node, list[Node]]:
+    """The nodes of each node's kernel."""
+    members: dict[object, list[Node]] = {}
+    for node in graph.nodes:
+        members.setdefault(node if node.kernel is None else node.kernel, []).append(node)
+    return {node: group for group in members.values() for node in group}
+
+
+def _layout_of(graph: Graph, group: list[Node], value: Value, target: Target) -> Layout:
+    blocked = Layout(target.lanes(value.type.dtype)) if value.type.dtype.is_float else PLAIN
+    if any(anchor_family(member) == "conv" for member in group):
+        return blocked
+    if value in graph.roots or value.type.rank < 3 or not all(member.op.keeps_layout for member in group):
+        return PLAIN
+    inside = {output for member in group for output in member.outputs}
+    reads = [x for member in group for x in member.inputs if x not in inside and x.type.rank == value.type.rank]
+    full = [x for x in reads if int(x.type.size) > 1 and x.type.shape[1] != 1]
+    return blocked if any(x.layout.is_blocked and x.layout.block == blocked.block for x in full) else PLAIN
+
+
+def _prepare_input(x: Value, node: Node, target: Target) -> None:
+    """What a convolution reads is blocked, but for the few channels of a first layer."""
+    assert isinstance(node.op, Conv)
+    if x.layout.is_blocked:
+        return
+    depthwise = node.op.groups == x.type.shape[1] and node.op.groups > 1
+    if int(x.type.shape[1].__index__()) > FEW_CHANNELS or depthwise:
+        x.layout = Layout(target.lanes(x.type.dtype))
+
+
+def _widen_halo(x: Value, node: Node) -> None:
+    assert isinstance(node.op, Conv)
+    spatial = [int(size) for size in x.type.static_shape[2:]]
+    out = [int(size) for size in node.output.type.static_shape[2:]]
+    kernel = [int(size) for size in node.inputs[1].type.static_shape[2:]]
+    have = x.layout.halo or ((0, 0),) * len(spatial)
+    need = []
+    for i, size in enumerate(spatial):
+        before = int(node.op.pad_before[i])
+        last = (out[i] - 1) * int(node.op.stride[i]) + (kernel[i] - 1) * int(node.op.dilation[i]) - before
+        need.append((max(have[i][0], before), max(have[i][1], last - (size - 1), 0)))
+    halo = tuple(need)
+    x.layout = Layout(x.layout.block, halo if any(b or a for b, a in halo) else ())

@@ -1,0 +1,62 @@
+"""The passes in order, each with its reason. `portable` gives the canonical form, `machine` adds what one target needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.errors import GraphcError, UnsupportedError, VerifyError
+from graphc.ir.graph import Graph
+from graphc.ir.verify import verify
+from graphc.knobs import knob
+from graphc.passes import canonicalize, cse, dce, decompose, fold_affine, fold_constants, fuse, layout, widen_half
+from graphc.passes.base import Context, Pass
+
+VERIFY = knob("GRAPHC_VERIFY", bool, False, "check the invariants of the graph after every pass")
+Observer = Callable[[Pass, Graph, int], None]
+
+PORTABLE: tuple[Pass, ...] = (
+    Pass("fold-constants", "shape arithmetic disappears before anything looks at the graph", fold_constants.run),
+    Pass("canonicalize", "one way to write each thing, so that later rules match", canonicalize.run),
+    Pass("decompose", "ops that are defined by simpler ops", decompose.run),
+    Pass("widen-half", "float16 is computed in float32; before folding, so that constants are widened once", widen_half.run),
+    Pass("refold-constants", "decomposition leaves constant weights to flip, transpose and reshape", fold_constants.run),
+    Pass("fold-batchnorm", "scales and shifts move into the weights of convolutions before common nodes are merged", fold_affine.run),
+    Pass("recanonicalize", "what folding left: identities, chains of reshapes", canonicalize.run),
+    Pass("eliminate-common", "equal nodes once", cse.run),
+    Pass("eliminate-dead", "nothing that no output needs", dce.run),
+)
+MACHINE: tuple[Pass, ...] = (
+    Pass("fuse-epilogue", "first, because an operation in registers is free", fuse.fuse_epilogue),
+    Pass("fuse-pointwise", "what no convolution took joins into loops", fuse.fuse_pointwise),
+    Pass("choose-layout", "last: layouts belong to the values that kernels store", layout.run),
+)
+ALL: tuple[Pass, ...] = PORTABLE + MACHINE
+
+
+def run_passes(graph: Graph, passes: Sequence[Pass], context: Context, observe: Observer | None = None) -> Graph:
+    """Run passes in place; an error names the pass and those before it."""
+    done: list[str] = []
+    for step in passes:
+        try:
+            count = step.run(graph, context)
+            if VERIFY.get():
+                verify(graph)
+        except GraphcError as error:
+            if isinstance(error, VerifyError):
+                error.where = f"after pass {step.name}: {error.where}"
+            raise
+        except Exception as error:
+            error.add_note(f"in pass {step.name}, after {', '.join(done) or 'none'}") if hasattr(error, "add_note") else None
+            raise
+        done.append(step.name)
+        if observe:
+            observe(step, graph, count)
+    return graph
+
+
+def until(name: str) -> tuple[Pass, ...]:
+    """The passes up to and including one of them."""
+    names = [step.name for step in ALL]
+    if name not in names:
+        raise UnsupportedError(f"no pass is called {name!r}", hint=f"one of {', '.join(names)}")
+    return ALL[: names.index(name) + 1]

@@ -1,0 +1,237 @@
+"""lower: a kernel's nodes become one kernel spec on physical operands. Fusion is substitution of one op's element into the next's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from graphc.errors import UnsupportedError
+from graphc.ir.graph import Node, Value
+from graphc.kernel.access import Access, from_function, from_operand
+from graphc.kernel.canonical import canonical
+from graphc.kernel.expr import Expr, arg, const, index, load, minimum, substitute, walk
+from graphc.kernel.index import simplify
+from graphc.kernel.spec import Epilogue, KernelSpec, Nest, NestSpec, Operand, StoreAt
+from graphc.ops.conv import Conv
+from graphc.ops.matmul import MatMul
+from graphc.passes.anchors import anchor_family
+from graphc.schedule.partition import Kernel
+from graphc.types.dtype import i64
+
+FAMILIES = ("normalise", "reduce", "window", "gather", "sort", "copy", "map")  # a fused kernel is called by the first that occurs
+OperandOf = Callable[[Value], Operand]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A spec, and the values of its input operands in order. `packed` is the input whose weights the back end packs, or None."""
+
+    spec: KernelSpec
+    inputs: tuple[Value, ...]
+    packed: int | None = None
+
+
+def lower(kernel: Kernel, operand_of: OperandOf, placed: frozenset[int] = frozenset()) -> Lowered:
+    """`placed`: pieces of a concat that their producers have already written in place."""
+    anchor = kernel.anchor
+    if anchor_family(anchor) == "conv":
+        lowered = _lower_conv(kernel, anchor, operand_of)
+    elif anchor_family(anchor) == "contract":
+        lowered = _lower_matmul(kernel, anchor, operand_of)
+    else:
+        lowered = _lower_nest(kernel, operand_of, placed)
+    return replace(lowered, spec=canonical(lowered.spec))
+
+
+# loops ----------------------------------------------------------------------------------------------------------------------
+
+
+def _lower_nest(kernel: Kernel, operand_of: OperandOf, placed: frozenset[int]) -> Lowered:
+    inputs = kernel.inputs
+    operands = tuple(operand_of(value) for value in inputs)
+    out = operand_of(kernel.output)
+    accesses: dict[Value, Access] = {value: from_operand(slot, operands[slot]) for slot, value in enumerate(inputs)}
+    for node in kernel.nodes[:-1]:
+        accesses[node.output] = _inline(node, accesses)
+    last = kernel.nodes[-1]
+    lowering = last.op.lower([accesses[value] for value in last.inputs], last.outputs[0].type)
+    slot = len(inputs)
+    nests: list[Nest] = []
+    if lowering.value is not None:
+        nests += _nests(out.shape, out, slot, lambda *i: i, lowering.value)
+    for number, piece in enumerate(lowering.pieces):
+        if number not in placed:
+            nests += _nests(piece.extents, out, slot, piece.place, piece.value)
+    nests += _zero_tail(out, slot)
+    families = {node.op.family for node in kernel.nodes}
+    family = next(name for name in FAMILIES if name in families)
+    return Lowered(NestSpec(family, operands, (out,), tuple(nests)), inputs)
+
+
+def _inline(node: Node, accesses: Mapping[Value, Access]) -> Access:
+    type = node.output.type
+    lowering = node.op.lower([accesses[value] for value in node.inputs], type)
+    if lowering.value is None:
+        raise UnsupportedError(f"{node.op.name} cannot be inlined", where=node.where)
+    return from_function(type.static_shape, type.dtype, lowering.value)
+
+
+def _nests(
+    extents: tuple[int, ...], out: Operand, slot: int, place: Callable[..., tuple[Expr, ...]], value: Callable[..., Expr]
+) -> list[Nest]:  # fmt: skip
+    """Loops in the order of the output's memory; where the channels do not fill the last block, that block has loops of its own."""
+    block = out.layout.block
+    if not block:
+        axes = tuple(index(f"i{d}", size) for d, size in enumerate(extents))
+        return [_nest(axes, axes, out, slot, place, value)]
+    n, channels, *spatial = extents
+    nests = []
+    for first, blocks, lanes in ((0, channels // block, block), (channels // block * block, 1, channels % block)):
+        if blocks and lanes:
+            outer = (index("n", n), index("cb", blocks), *(index(f"s{d}", size) for d, size in enumerate(spatial)))
+            lane = index("lane", lanes)
+            logical = (outer[0], outer[1] * block + lane + first, *outer[2:])
+            nests.append(_nest((*outer, lane), logical, out, slot, place, value))
+    return nests
+
+
+def _nest(
+    axes: tuple[Expr, ...], logical: tuple[Expr, ...], out: Operand, slot: int, place: Callable[..., tuple[Expr, ...]], value: Callable[..., Expr]
+) -> Nest:  # fmt: skip
+    return Nest(axes, (StoreAt(slot, simplify(out.offset(tuple(place(*logical)))), value(*logical)),))
+
+
+def _zero_tail(out: Operand, slot: int) -> list[Nest]:
+    """The lanes beyond the last channel hold zeros, because convolutions sum over them."""
+    block = out.layout.block
+    if not block or out.shape[1] % block == 0:
+        return []
+    n, channels, *spatial = out.shape
+    filled = channels % block
+    axes = (index("n", n), *(index(f"s{d}", size) for d, size in enumerate(spatial)), index("lane", block - filled))
+    physical = (axes[0], const(channels // block, i64), *axes[1:-1], axes[-1] + filled)
+    return [Nest(axes, (StoreAt(slot, simplify(out.physical_offset(physical)), const(0, out.dtype)),))]
+
+
+def halo_spec(out: Operand) -> NestSpec:
+    """Zeros around each map: for each spatial dim a strip before and one after, not overlapping."""
+    halo = out.layout.halo
+    rank = len(halo)
+    nests = []
+    for dim in range(rank):
+        for side, width in enumerate(halo[dim]):
+            if not width:
+                continue
+            sizes: list[tuple[int, int]] = []  # (start relative to the map, extent) per spatial dim
+            for other in range(rank):
+                before, after = halo[other]
+                size = out.shape[2 + other]
+                if other < dim:
+                    sizes.append((0, size))
+                elif other > dim:
+                    sizes.append((-before, size + before + after))
+                else:
+                    sizes.append((-before if side == 0 else size, width))
+            n, blocks = out.physical_shape[0], out.physical_shape[1]
+            lanes = (index("lane", out.layout.block),) if out.layout.is_blocked else ()
+            axes = (index("n", n), index("cb", blocks), *(index(f"s{d}", extent) for d, (_, extent) in enumerate(sizes)), *lanes)
+            shifted = (axes[0], axes[1], *(i + start for i, (start, _) in zip(axes[2:], sizes, strict=False)), *lanes)
+            nests.append(Nest(axes, (StoreAt(0, simplify(out.physical_offset(shifted)), const(0, out.dtype)),)))
+    return NestSpec("copy", (), (out,), tuple(nests))
+
+
+# convolution and products ---------------------------------------------------------------------------------------------------
+
+
+def _lower_conv(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowered:
+    assert isinstance(anchor.op, Conv)
+    x, weight, *bias = anchor.inputs
+    out = operand_of(kernel.output)
+    block = out.layout.block
+    n, channels, *spatial = out.shape
+    axes: tuple[Expr, ...] = (index("n", n), *(index(f"s{d}", size) for d, size in enumerate(spatial)))
+    channel = index("c", channels)  # replaced below by what the layout makes of it
+    chain = _Epilogue(kernel, anchor, (axes[0], channel, *axes[1:]), operand_of, first_slot=2)
+    acc = arg("acc", x.type.dtype)
+    value: Expr = acc
+    if bias:
+        value = acc + chain.access(bias[0])[channel]
+    value = chain.apply(value)
+    if block:
+        lane, cb = index("lane", block), index("cb", -(-channels // block))
+        value = chain.place_channel(value, channel, cb * block + lane, channels if channels % block else 0)
+        order: tuple[Expr, ...] = (axes[0], cb, *axes[1:], lane)
+    else:
+        order = (axes[0], channel, *axes[1:])
+    epilogue = Epilogue(order, acc, value)
+    spec = anchor.op.spec(operand_of(x), chain.operands, out, weight.type.static_shape, epilogue)
+    return Lowered(spec, (x, weight, *chain.values), packed=1)
+
+
+def _lower_matmul(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowered:
+    assert isinstance(anchor.op, MatMul)
+    a, b = anchor.inputs
+    out = operand_of(kernel.output)
+    axes = tuple(index(f"i{d}", size) for d, size in enumerate(out.shape))
+    chain = _Epilogue(kernel, anchor, axes, operand_of, first_slot=2)
+    acc = arg("acc", a.type.dtype)
+    epilogue = Epilogue(axes, acc, chain.apply(acc))
+    packed = b.is_constant and b.type.rank == 2
+    spec = anchor.op.spec(operand_of(a), operand_of(b), a.type.static_shape, b.type.static_shape, packed, chain.operands, out, epilogue)
+    return Lowered(spec, (a, b, *chain.values), packed=1 if packed else None)
+
+
+class _Epilogue:
+    """Collects the extra operands of an epilogue and applies the fused nodes to the accumulator."""
+
+    def __init__(self, kernel: Kernel, anchor: Node, logical: tuple[Expr, ...], operand_of: OperandOf, first_slot: int) -> None:
+        self.kernel, self.anchor, self.logical, self.operand_of, self.first_slot = kernel, anchor, logical, operand_of, first_slot
+        self.values: list[Value] = []
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return tuple(self.operand_of(value) for value in self.values)
+
+    def access(self, value: Value) -> Access:
+        if value not in self.values:
+            self.values.append(value)
+        return from_operand(self.first_slot + self.values.index(value), self.operand_of(value))
+
+    def apply(self, start: Expr) -> Expr:
+        made: dict[Value, Access] = {self.anchor.output: self._same(self.anchor, start)}
+        for node in self.kernel.nodes:
+            if node is self.anchor:
+                continue
+            inputs = [made[value] if value in made else self.access(value) for value in node.inputs]
+            lowering = node.op.lower(inputs, node.output.type)
+            assert lowering.value is not None
+            made[node.output] = self._same(node, lowering.value(*self.logical))
+        value = made[self.kernel.output]
+        return value[self.logical]
+
+    def _same(self, node: Node, value: Expr) -> Access:
+        """A value that exists only at the accumulator's own index."""
+        return Access(node.output.type.static_shape, node.output.type.dtype, lambda _: value)
+
+    def place_channel(self, value: Expr, channel: Expr, position: Expr, clamp_to: int) -> Expr:
+        """The channel variable becomes block*lanes + lane. Where the last block is not full, whole-map operands that are not blocked are
+        read at the last channel instead of beyond their end; constants are stored with slack behind them."""
+        replacements: dict[Expr, Expr] = {}
+        for node in _loads(value):
+            offset = node.args[0]
+            source = self.values[node.attr - self.first_slot]
+            safe = source.is_constant or source.layout.is_blocked
+            where = minimum(position, clamp_to - 1) if clamp_to and not safe else position
+            replacements[node] = load(node.attr, simplify(substitute(offset, {channel: where})), node.dtype)
+        return substitute(substitute(value, replacements), {channel: position})
+
+
+def _loads(value: Expr) -> list[Expr]:
+    return [node for node in walk(value) if node.fn == "load"]
+
+
+def slice_of(parent: Operand, shape: tuple[int, ...]) -> Operand:
+    """The operand of a channel slice of `parent`."""
+    return replace(parent, shape=shape, pitch=parent.pitch or parent.shape[1])
+
+

@@ -1,0 +1,150 @@
+"""memory: which values share memory, and where each buffer lies in the arena.
+
+* A reshape of row-major memory is the same memory.
+* The parts of a concat over channels are written straight into their slices, where layouts allow.
+* Buffers whose lifetimes do not overlap share addresses: greedy by size, lowest fitting offset (Pisarchyk & Lee, 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from graphc.ir.graph import Graph, Value
+from graphc.kernel.spec import Operand
+from graphc.ops.movement import Concat, Reshape
+from graphc.schedule.lower import slice_of
+from graphc.schedule.partition import Kernel
+from graphc.types.layout import Layout
+
+ALIGN = 64
+SLACK = 64  # bytes behind each buffer that a vector load may touch
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value's memory: `offset` bytes into the buffer of `root`, accessed as `operand`."""
+
+    root: Value
+    operand: Operand
+    offset: int
+
+
+class Placement:
+    """Decides the Place of every value that is in memory."""
+
+    def __init__(self, graph: Graph, kernels: Iterable[Kernel]) -> None:
+        self._graph = graph
+        self._roots = set(graph.roots)
+        self._stored = {kernel.output: kernel for kernel in kernels}
+        self._parent: dict[Value, tuple[Value, int]] = {}  # value -> (value that holds it, first channel; -1: same memory)
+        self._join_concats()
+        for value in self._stored:
+            self._join_reshape(value)
+        self._places: dict[Value, Place] = {}
+
+    def is_alias(self, value: Value) -> bool:
+        """A reshape that needs no kernel."""
+        return self._parent.get(value, (value, 0))[1] == -1
+
+    def is_placed(self, value: Value) -> bool:
+        return self._parent.get(value, (value, -1))[1] >= 0
+
+    def place(self, value: Value) -> Place:
+        if value not in self._places:
+            self._places[value] = self._find(value)
+        return self._places[value]
+
+    def operand(self, value: Value) -> Operand:
+        return self.place(value).operand
+
+    def _find(self, value: Value) -> Place:
+        shape = value.type.static_shape
+        if value not in self._parent:
+            return Place(value, Operand(value.type.dtype, shape, value.layout), 0)
+        holder, channel = self._parent[value]
+        place = self.place(holder)
+        if channel < 0:
+            return Place(place.root, Operand(value.type.dtype, shape), place.offset)
+        operand = slice_of(place.operand, shape)
+        per_step = operand.strides[1] * value.type.dtype.itemsize
+        return Place(place.root, operand, place.offset + channel // max(operand.layout.block, 1) * per_step)
+
+    def _join_reshape(self, value: Value) -> None:
+        (node, *others) = self._stored[value].nodes
+        if others or not isinstance(node.op, Reshape) or value in self._roots:
+            return
+        source = node.inputs[0]
+        if source not in self._stored or source in self._roots or self.is_placed(source) or value.layout != Layout():
+            return
+        if _is_row_major(source):
+            self._parent[value] = (source, -1)
+
+    def _join_concats(self) -> None:
+        concats = [k for k in self._stored.values() if len(k.nodes) == 1 and isinstance(k.nodes[0].op, Concat)]
+        for kernel in reversed(concats):
+            self._join_concat(kernel)
+        for _ in concats:  # one halo for a whole family of slices
+            if not any(self._spread_halo(value, holder) for value, (holder, _) in self._parent.items()):
+                break
+
+    def _join_concat(self, kernel: Kernel) -> None:
+        node, out = kernel.nodes[0], kernel.output
+        assert isinstance(node.op, Concat)
+        if node.op.axis != 1 or out in self._roots or out.type.rank < 2:
+            return
+        block = out.layout.block
+        channel = 0
+        for value in node.inputs:
+            fits = value.layout.block == block and (not block or channel % block == 0)
+            size = value.type.static_shape[1]
+            whole = not block or size % block == 0 or value is node.inputs[-1]
+            free = value in self._stored and value not in self._roots and value not in self._parent and node.inputs.count(value) == 1
+            if fits and free and whole and size:
+                self._parent[value] = (out, channel)
+            channel += size
+
+    @staticmethod
+    def _spread_halo(value: Value, holder: Value) -> bool:
+        if value.layout == holder.layout:
+            return False
+        rank = value.type.rank - 2
+        pairs = zip(value.layout.halo or ((0, 0),) * rank, holder.layout.halo or ((0, 0),) * rank, strict=True)
+        halo = tuple((max(a[0], b[0]), max(a[1], b[1])) for a, b in pairs)
+        value.layout = holder.layout = Layout(holder.layout.block, halo if any(b or a for b, a in halo) else ())
+        return True
+
+
+def _is_row_major(value: Value) -> bool:
+    """Its memory is the row-major array (blocked with one pixel and full blocks is)."""
+    layout, shape = value.layout, value.type.static_shape
+    if layout.has_halo:
+        return False
+    if not layout.is_blocked:
+        return True
+    return all(size == 1 for size in shape[2:]) and (shape[1] % layout.block == 0 or shape[0] == 1)
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """Bytes needed from step `first` to step `last`, both included."""
+
+    nbytes: int
+    first: int
+    last: int
+
+
+def assign(lifetimes: Mapping[Value, Lifetime]) -> tuple[dict[Value, int], int]:
+    """Offset of each buffer, and the size of the arena."""
+    offsets: dict[Value, int] = {}
+    placed: list[tuple[int, int, Lifetime]] = []  # start, end
+    for value, life in sorted(lifetimes.items(), key=lambda item: (-item[1].nbytes, item[1].first)):
+        size = -(-(life.nbytes + SLACK) // ALIGN) * ALIGN
+        start = 0
+        for low, high, other in sorted((p for p in placed if p[2].first <= life.last and life.first <= p[2].last), key=lambda p: p[0]):
+            if low - start >= size:
+                break
+            start = max(start, high)
+        offsets[value] = start
+        placed.append((start, start + size, life))
+    return offsets, max((high for _, high, _ in placed), default=0)

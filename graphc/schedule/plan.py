@@ -1,0 +1,191 @@
+"""plan: the whole program as data: kernels, steps, arena, weights. The same plan serves every back end, JIT and ahead of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graphc.errors import ResourceError
+from graphc.ir.graph import Array, Graph, Kind, Value
+from graphc.ir.op import Cost
+from graphc.kernel.spec import KernelSpec, Operand
+from graphc.knobs import knob
+from graphc.ops.movement import Concat
+from graphc.schedule.lower import Lowered, halo_spec, lower
+from graphc.schedule.memory import Lifetime, Placement, assign
+from graphc.schedule.partition import Kernel, partition
+from graphc.target import Target
+from graphc.types.tensor import TensorType
+
+MAX_ARENA = knob("GRAPHC_MAX_BYTES", int, 64 << 30, "largest arena, tensor or weight buffer in bytes; more is a ResourceError")
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Where an operand's pointer points: space is arena, weight, input or output; `index` counts weights, inputs or outputs."""
+
+    space: str
+    index: int
+    offset: int = 0  # bytes
+
+    def __str__(self) -> str:
+        name = self.space if self.space == "arena" else f"{self.space}{self.index}"
+        return f"{name}+{self.offset}" if self.offset or self.space == "arena" else name
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """Constant data; where `spec` is given the back end packs it for that kernel."""
+
+    name: str
+    data: Array
+    spec: KernelSpec | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a kernel. `overlaps`: the next step may start before this one has ended."""
+
+    kernel: int
+    args: tuple[Ref, ...]
+    label: str
+    origins: tuple[str, ...]
+    nodes: tuple[str, ...]
+    cost: Cost
+    overlaps: bool = False
+
+
+@dataclass
+class Plan:
+    """A program for one target and fixed sizes."""
+
+    name: str
+    target: Target
+    inputs: list[tuple[str, TensorType]]
+    outputs: list[tuple[str, TensorType]]
+    kernels: list[KernelSpec] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    weights: list[Weight] = field(default_factory=list)
+    arena_bytes: int = 0
+
+    @property
+    def flops(self) -> int:
+        return sum(step.cost.flops for step in self.steps)
+
+    def __str__(self) -> str:
+        lines = [f"plan {self.name} for {self.target.name}: {len(self.steps)} steps, {len(self.kernels)} kernels, arena {self.arena_bytes} bytes"]
+        for number, step in enumerate(self.steps):
+            spec = self.kernels[step.kernel]
+            args = ", ".join(str(ref) for ref in step.args)
+            barrier = "  (no barrier)" if step.overlaps else ""
+            lines.append(f"  {number:4d} k{step.kernel:<3d} {spec.family:<9} {step.label}({args}) {step.cost.flops} flops{barrier}")
+        return "\n".join(lines)
+
+
+def make_plan(graph: Graph, target: Target) -> Plan:
+    """From the machine form with static shapes."""
+    return _Planner(graph, target).plan
+
+
+class _Planner:
+    def __init__(self, graph: Graph, target: Target) -> None:
+        self.graph = graph
+        self.kernels = partition(graph)
+        self.placement = Placement(graph, self.kernels)
+        self.plan = Plan(graph.name, target, _signature(graph.inputs), [])
+        self.plan.outputs = [(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)]
+        self._numbers: dict[KernelSpec, int] = {}
+        self._weights: dict[tuple[int, KernelSpec | None], int] = {}
+        self._pending: list[tuple[KernelSpec, list[Value | Ref], Kernel | None, bool]] = []
+        self._lower_all()
+        self._assign_memory()
+
+    def _lower_all(self) -> None:
+        haloed: set[Value] = set()
+        for kernel in self.kernels:
+            if self.placement.is_alias(kernel.output):
+                continue
+            root = self.placement.place(kernel.output).root
+            if root.layout.has_halo and root not in haloed:
+                haloed.add(root)
+                self._pending.append((halo_spec(self.placement.operand(root)), [root], None, True))
+            placed = self._placed_pieces(kernel)
+            if isinstance(kernel.anchor.op, Concat) and len(placed) == len(kernel.anchor.inputs):
+                continue
+            lowered = lower(kernel, self.placement.operand, placed)
+            self._pending.append((lowered.spec, self._arguments(lowered, kernel), kernel, False))
+
+    def _placed_pieces(self, kernel: Kernel) -> frozenset[int]:
+        if not isinstance(kernel.anchor.op, Concat) or len(kernel.nodes) > 1:
+            return frozenset()
+        mine = self.placement.place(kernel.output).root
+        values = kernel.anchor.inputs
+        return frozenset(i for i, v in enumerate(values) if self.placement.is_placed(v) and self.placement.place(v).root is mine)
+
+    def _arguments(self, lowered: Lowered, kernel: Kernel) -> list[Value | Ref]:
+        arguments: list[Value | Ref] = []
+        for slot, value in enumerate(lowered.inputs):
+            if value.is_constant:
+                packed_for = lowered.spec if slot == lowered.packed else None
+                arguments.append(Ref("weight", self._weight(value, packed_for)))
+            else:
+                arguments.append(value)
+        return [*arguments, kernel.output]
+
+    def _weight(self, value: Value, spec: KernelSpec | None) -> int:
+        assert value.data is not None
+        key = (id(value.data), spec)
+        if key not in self._weights:
+            self._weights[key] = len(self.plan.weights)
+            self.plan.weights.append(Weight(value.name, value.data, spec))
+        return self._weights[key]
+
+    def _assign_memory(self) -> None:
+        outputs = {value: i for i, value in reversed(list(enumerate(self.graph.outputs))) if value.kind is Kind.RESULT}
+        inputs = {value: i for i, value in enumerate(self.graph.inputs)}
+        spans: dict[Value, tuple[int, int]] = {}
+        for number, (_, arguments, _, _) in enumerate(self._pending):
+            for argument in arguments:
+                if isinstance(argument, Value):
+                    root = self.placement.place(argument).root
+                    first, _ = spans.get(root, (number, number))
+                    spans[root] = (first, number)
+        lifetimes = {
+            root: Lifetime(self.placement.operand(root).nbytes, first, last)
+            for root, (first, last) in spans.items()
+            if root not in outputs and root not in inputs
+        }
+        offsets, size = assign(lifetimes)
+        if size > MAX_ARENA.get():
+            raise ResourceError(f"the arena would need {size} bytes, the limit is {MAX_ARENA.get()}", hint="a smaller batch, or GRAPHC_MAX_BYTES")
+        self.plan.arena_bytes = size
+        for spec, arguments, kernel, overlaps in self._pending:
+            refs = []
+            for argument in arguments:
+                if isinstance(argument, Ref):
+                    refs.append(argument)
+                    continue
+                place = self.placement.place(argument)
+                if place.root in outputs:
+                    refs.append(Ref("output", outputs[place.root], place.offset))
+                elif place.root in inputs:
+                    refs.append(Ref("input", inputs[place.root], place.offset))
+                else:
+                    refs.append(Ref("arena", 0, offsets[place.root] + place.offset))
+            self.plan.steps.append(self._step(spec, tuple(refs), kernel, overlaps))
+
+    def _step(self, spec: KernelSpec, refs: tuple[Ref, ...], kernel: Kernel | None, overlaps: bool) -> Step:
+        number = self._numbers.setdefault(spec, len(self._numbers))
+        if number == len(self.plan.kernels):
+            self.plan.kernels.append(spec)
+        if kernel is None:
+            return Step(number, refs, "halo", (), (), Cost(0, 0), overlaps)
+        flops = sum(node.op.cost([v.type for v in node.inputs], [v.type for v in node.outputs]).flops for node in kernel.nodes)
+        moved = sum(value.type.nbytes for value in (*kernel.inputs, kernel.output))
+        names = tuple(node.name for node in kernel.nodes)
+        return Step(number, refs, kernel.anchor.name, kernel.origins, names, Cost(flops, moved), overlaps)
+
+
+def _signature(values: list[Value]) -> list[tuple[str, TensorType]]:
+    return [(value.name, value.type) for value in values]
+
+
