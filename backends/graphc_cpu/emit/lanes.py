@@ -8,7 +8,7 @@ integers of the same width. Nothing here carries a fast-math flag, so that error
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphc.target import Target
@@ -164,6 +164,11 @@ class Lanes:
     def either(self, a: Value, b: Value) -> Value:
         return self.function.op(f"or {self.mask} {a.name}, {b.name}", self.mask)
 
+    def negate(self, condition: Value) -> Value:
+        """Not."""
+        true = splat_literal("true", "i1", self.lanes)
+        return self.function.op(f"xor {condition}, {true.name}", self.mask)
+
     def both(self, a: Value, b: Value) -> Value:
         return self.function.op(f"and {self.mask} {a.name}, {b.name}", self.mask)
 
@@ -186,7 +191,47 @@ class Lanes:
         return self.function.op(f"bitcast {bits} to {self.type}", self.type)
 
     def from_int(self, value: Value) -> Value:
-        return self.function.op(f"sitofp {value} to {self.type}", self.type)
+        """An integer of at most `mantissa_bits - 2` bits as float (by its bits in 64-bit lanes: most machines have no such conversion)."""
+        if self.width == 32:
+            return self.function.op(f"sitofp {value} to {self.type}", self.type)
+        magic = 1.5 * 2.0**self.mantissa_bits
+        return self.sub(self.from_bits(self.integer_op("add", value, float_bits(magic, self.width))), magic)
+
+    # rare cases ---------------------------------------------------------------------------------------------------------------
+
+    def any(self, condition: Value) -> Value:
+        """One i1: whether the condition holds in some lane."""
+        if self.lanes == 1:
+            return condition
+        packed = self.function.op(f"bitcast {condition} to i{self.lanes}", f"i{self.lanes}")
+        return self.function.op(f"icmp ne {packed}, 0", "i1")
+
+    def rarely(self, condition: Value, usual: Sequence[Value], slow: Callable[[], Sequence[Value]]) -> tuple[Value, ...]:
+        """`usual`, or what `slow` emits where the condition holds in some lane; then a branch is taken."""
+        f = self.function
+        before, tag = f.block, f.fresh("rare")[1:]
+        f.do(f"br i1 {self.any(condition).name}, label %{tag}.slow, label %{tag}.end")
+        f.label(f"{tag}.slow")
+        results = slow()
+        last = f.block
+        f.do(f"br label %{tag}.end")
+        f.label(f"{tag}.end")
+        arms = zip(results, usual, strict=True)
+        return tuple(f.op(f"phi {new.type} [ {new.name}, %{last} ], [ {old.name}, %{before} ]", new.type) for new, old in arms)
+
+    def each_lane(self, function: str, result: str, *args: Value) -> Value:
+        """A scalar function (its name, its result's LLVM type) applied lane by lane."""
+        f = self.function
+        if self.lanes == 1:
+            return f.op(f"call {result} @{function}({', '.join(map(str, args))})", result)
+        type = vector_type(result, self.lanes)
+
+        def turn(i: Value, carried: tuple[Value, ...]) -> tuple[Value, ...]:
+            lane = [f.op(f"extractelement {arg}, i64 {i.name}", arg.type.split(" x ")[1][:-1]) for arg in args]
+            value = f.op(f"call {result} @{function}({', '.join(map(str, lane))})", result)
+            return (f.op(f"insertelement {carried[0]}, {value}, i64 {i.name}", type),)
+
+        return f.loop(0, self.lanes, 1, turn, (Value("zeroinitializer", type),), hint="lane", guarded=False)[0]
 
     # between widths -----------------------------------------------------------------------------------------------------------
 
@@ -208,15 +253,35 @@ class Lanes:
         """
         magic = 1.5 * 2.0**self.mantissa_bits
         shifted = self.add(x, magic)
-        number = self.integer_op("sub", self.bits(shifted), struct_bits(magic, self.width))
+        number = self.integer_op("sub", self.bits(shifted), float_bits(magic, self.width))
         return self.sub(shifted, magic), number
+
+    def round_even(self, x: Value) -> Value:
+        """To the nearest integer, half to even; emulated by adding 2**mantissa_bits, whose last bit is worth 1."""
+        if has_rounding(self.target):
+            return self.intrinsic("roundeven", x)
+        size, limit = self.abs(x), 2.0**self.mantissa_bits
+        rounded = self.copysign(self.sub(self.add(size, limit), limit), x)
+        return self.select(self.compare("olt", size, limit), rounded, x)
+
+    def floor(self, x: Value) -> Value:
+        if has_rounding(self.target):
+            return self.intrinsic("floor", x)
+        near = self.round_even(x)
+        return self.select(self.compare("ogt", near, x), self.sub(near, 1.0), near)
+
+    def ceil(self, x: Value) -> Value:
+        return self.intrinsic("ceil", x) if has_rounding(self.target) else self.neg(self.floor(self.neg(x)))
+
+    def trunc(self, x: Value) -> Value:
+        return self.intrinsic("trunc", x) if has_rounding(self.target) else self.copysign(self.floor(self.abs(x)), x)
 
     def power_of_two(self, n: Value) -> Value:
         """2.0**n for integers n in the range of normal numbers."""
         return self.from_bits(self.integer_op("shl", self.integer_op("add", n, self.bias), self.mantissa_bits))
 
 
-def struct_bits(value: float, width: int) -> int:
+def float_bits(value: float, width: int) -> int:
     """The bits of a float32 or float64 as an unsigned integer."""
     small, code = (("<f", "<I") if width == 32 else ("<d", "<Q"))
     return int(struct.unpack(code, struct.pack(small, value))[0])

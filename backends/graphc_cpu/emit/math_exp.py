@@ -55,6 +55,14 @@ def exp(v: Lanes, x: Value, doublings: int = 0) -> Value:
     return scale(v, v.add(v.fma(v.mul(r, r), q, r), 1.0), n)
 
 
+def exp_of_sum(v: Lanes, high: Value, low: Value) -> Value:
+    """e**(high + low), |low| much smaller than 1."""
+    least, most = _EXP_RANGE[v.width]
+    r, n = reduce_ln2(v, v.clamp(high, least, most))
+    q = v.polynomial(r, _EXP[v.width])
+    return scale(v, v.add(v.add(v.fma(v.mul(r, r), q, v.fma(low, r, low)), r), 1.0), n)
+
+
 def _expm1_parts(v: Lanes, x: Value) -> tuple[Value, Value]:
     """(p, n) with e**x = 2**n * (1 + p)."""
     r, n = reduce_ln2(v, x)
@@ -78,3 +86,32 @@ def tanh(v: Lanes, x: Value) -> Value:
     power = v.power_of_two(n)
     m = v.fma(power, p, v.sub(power, 1.0))
     return v.copysign(v.div(m, v.add(m, 2.0)), x)
+
+
+# sinh(x) / x - 1, divided by x*x, in powers of x*x on |x| <= 1
+_SINH = {
+    32: (0.1666666716337204, 0.008333311416208744, 0.00019842635083477944, 2.7839214453706518e-06),
+    64: (
+        0.16666666666666669, 0.008333333333332915, 0.0001984126984158925, 2.7557319108483573e-06, 2.5052130675651874e-08,
+        1.6056687128132873e-10, 7.775689134734985e-13,
+    ),
+}  # fmt: skip
+
+
+def _half_exp(v: Lanes, x: Value) -> tuple[Value, Value]:
+    """(e**|x| / 2, e**-|x| / 2)."""
+    half = exp(v, v.abs(x), doublings=-1)
+    return half, v.div(0.25, half)
+
+
+def sinh(v: Lanes, x: Value) -> Value:
+    """(e**x - e**-x) / 2. 2 ulp."""
+    z = v.mul(x, x)
+    near = v.fma(v.mul(x, z), v.polynomial(z, _SINH[v.width]), x)
+    up, down = _half_exp(v, x)
+    return v.select(v.compare("olt", v.abs(x), 1.0), near, v.copysign(v.sub(up, down), x))
+
+
+def cosh(v: Lanes, x: Value) -> Value:
+    """(e**x + e**-x) / 2. 2 ulp."""
+    return v.add(*_half_exp(v, x))

@@ -14,11 +14,11 @@ from graphc.errors import UnsupportedError
 from graphc.kernel.expr import Expr
 from graphc.target import Target
 from graphc.types.dtype import DType
-from graphc_cpu.emit import math_erf, math_exp
+from graphc_cpu.emit import math_arc, math_erf, math_exp, math_log, math_modulo, math_pow, math_trig
 from graphc_cpu.emit.convert import emit_cast
 from graphc_cpu.emit.integer import emit_bool, emit_integer
 from graphc_cpu.emit.ir import Function, Value, scalar_type, vector_type
-from graphc_cpu.emit.lanes import Lanes, float_literal, has_rounding, splat_literal
+from graphc_cpu.emit.lanes import Lanes, float_literal, splat_literal
 
 __all__ = ["emit_cast", "emit_const", "emit_primitive", "splat"]
 
@@ -103,30 +103,6 @@ def _extremum(predicate: str, native: str) -> Callable[..., Value]:
     return emit
 
 
-def _rounding(native: str, emulated: Callable[[Lanes, Value], Value]) -> Callable[..., Value]:
-    return lambda v, x: v.intrinsic(native, x) if has_rounding(v.target) else emulated(v, x)
-
-
-def _round_even(v: Lanes, x: Value) -> Value:
-    """By adding 2**mantissa_bits, whose last bit is worth 1; larger values (and NaN, inf) are integers already."""
-    size, limit = v.abs(x), 2.0**v.mantissa_bits
-    rounded = v.copysign(v.sub(v.add(size, limit), limit), x)
-    return v.select(v.compare("olt", size, limit), rounded, x)
-
-
-def _floor(v: Lanes, x: Value) -> Value:
-    near = _round_even(v, x)
-    return v.select(v.compare("ogt", near, x), v.sub(near, 1.0), near)
-
-
-def _ceil(v: Lanes, x: Value) -> Value:
-    return v.neg(_floor(v, v.neg(x)))
-
-
-def _trunc(v: Lanes, x: Value) -> Value:
-    return v.copysign(_floor(v, v.abs(x)), x)
-
-
 def _sign(v: Lanes, x: Value) -> Value:
     one = v.copysign(1.0, x)
     return v.select(v.compare("one", x, 0.0), one, x)
@@ -139,7 +115,12 @@ _FLOAT: dict[str, Callable[..., Value]] = {
     "eq": _compare("oeq"), "ne": _compare("une"),
     "lt": _compare("olt"), "le": _compare("ole"), "gt": _compare("ogt"), "ge": _compare("oge"),
     "isnan": lambda v, x: v.compare("uno", x, x), "isinf": lambda v, x: v.compare("oeq", v.abs(x), math.inf),
-    "sqrt": lambda v, x: v.sqrt(x), "floor": _rounding("floor", _floor), "ceil": _rounding("ceil", _ceil),
-    "round": _rounding("roundeven", _round_even), "trunc": _rounding("trunc", _trunc),
-    "exp": math_exp.exp, "expm1": math_exp.expm1, "tanh": math_exp.tanh, "erf": math_erf.erf,
+    "sqrt": lambda v, x: v.sqrt(x), "floor": lambda v, x: v.floor(x), "ceil": lambda v, x: v.ceil(x),
+    "round": lambda v, x: v.round_even(x), "trunc": lambda v, x: v.trunc(x),
+    "fmod": math_modulo.fmod, "mod": math_modulo.mod, "floordiv": math_modulo.floordiv,
+    "exp": math_exp.exp, "expm1": math_exp.expm1, "sinh": math_exp.sinh, "cosh": math_exp.cosh, "tanh": math_exp.tanh,
+    "log": math_log.log, "log1p": math_log.log1p, "asinh": math_log.asinh, "acosh": math_log.acosh, "atanh": math_log.atanh,
+    "pow": math_pow.pow, "erf": math_erf.erf,
+    "sin": math_trig.sin, "cos": math_trig.cos, "tan": math_trig.tan,
+    "asin": math_arc.asin, "acos": math_arc.acos, "atan": math_arc.atan,
 }  # fmt: skip
