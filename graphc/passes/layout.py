@@ -33,6 +33,7 @@ def run(graph: Graph, context: Context) -> int:
         value = exits.get(node)
         if value is not None:
             value.layout = _layout_of(graph, groups[node], value, context.target)
+    _copy_for_products(patch)
     for node in graph.nodes:
         if anchor_family(node) == "conv":
             _prepare_input(node.inputs[0], node, context.target)
@@ -62,6 +63,15 @@ def _copy_edges(patch: Patch, target: Target) -> None:
         seen.add(value)
         outputs.append(value if plain else _copy(patch, value, node, "unpack"))
     patch.graph.outputs = outputs
+
+
+def _copy_for_products(patch: Patch) -> None:
+    """Matrix products read row-major memory."""
+    for node in list(patch.graph.nodes):
+        if anchor_family(node) == "contract" and any(x.layout.is_blocked for x in node.inputs):
+            plain = [_copy(patch, x, node, "unpack") if x.layout.is_blocked else x for x in node.inputs]
+            patch.set_inputs(node, plain)
+    patch.commit()
 
 
 def _copy(patch: Patch, value: Value, like: Node | None, suffix: str) -> Value:

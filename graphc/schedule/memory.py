@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from graphc.ir.graph import Graph, Value
 from graphc.kernel.spec import Operand
 from graphc.ops.movement import Concat, Reshape
+from graphc.passes.anchors import anchor_family
 from graphc.schedule.lower import slice_of
 from graphc.schedule.partition import Kernel
 from graphc.types.layout import Layout
@@ -100,6 +101,7 @@ class Placement:
             size = value.type.static_shape[1]
             whole = not block or size % block == 0 or value is node.inputs[-1]
             free = value in self._stored and value not in self._roots and value not in self._parent and node.inputs.count(value) == 1
+            free = free and not any(anchor_family(user) == "contract" for user in value.users)  # products need dense rows
             if fits and free and whole and size:
                 self._parent[value] = (out, channel)
             channel += size

@@ -1,0 +1,66 @@
+"""The CPU back end: a plan becomes kernels, kernels become machine code, and one native call runs them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.errors import GraphcError
+from graphc.kernel.canonical import spec_text
+from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec
+from graphc.schedule.plan import Plan
+from graphc.target import Target
+from graphc_cpu import host, jit
+from graphc_cpu.emit.ir import Function, module
+from graphc_cpu.program import CpuProgram
+from graphc_cpu.weights import WeightBuffer
+
+
+class CpuBackend:
+    """See `graphc.backend.Backend`."""
+
+    name = "cpu"
+
+    def target(self, target: str | Target) -> Target:
+        return host.resolve(target)
+
+    def compile(self, plan: Plan, threads: int | None) -> CpuProgram:
+        host.check_runs(plan.target)
+        objects = compile_kernels(plan)
+        weights = WeightBuffer(plan)
+        return CpuProgram(plan, objects, weights, threads or plan.target.cores)
+
+
+def compile_kernels(plan: Plan) -> dict[str, bytes]:
+    """Object code of each kernel, by symbol; kernel i of the plan is `k<i>`."""
+    modules = [(f"k{i}", _emitter(spec, plan.target, f"k{i}")) for i, spec in enumerate(plan.kernels)]
+    return jit.compile_objects(modules, plan.target)
+
+
+def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:
+    """LLVM IR of one kernel."""
+    from graphc_cpu.kernels.conv import emit_conv
+    from graphc_cpu.kernels.matmul import emit_matmul
+    from graphc_cpu.kernels.nest import emit_nest
+
+    if isinstance(spec, ConvSpec):
+        return emit_conv(spec, target, name)
+    if isinstance(spec, MatmulSpec):
+        return emit_matmul(spec, target, name)
+    return emit_nest(spec, target, name)
+
+
+def _emitter(spec: KernelSpec, target: Target, name: str) -> Callable[[], str]:
+    def emit() -> str:
+        try:
+            return module(target.triple, [emit_kernel(spec, target, name)])
+        except GraphcError:
+            raise
+        except Exception as error:
+            if hasattr(error, "add_note"):
+                error.add_note(f"emitting {spec_text(spec)[:500]}")
+            raise
+
+    return emit
+
+
+backend = CpuBackend()

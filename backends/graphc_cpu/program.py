@@ -1,0 +1,117 @@
+"""A compiled plan in memory: one native call per run, safe for concurrent callers (each has an arena of its own)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.backend import Memory, StepTime
+from graphc.ir.graph import Array
+from graphc.schedule.plan import Plan, Ref
+from graphc_cpu import jit
+from graphc_cpu.runtime.pool import pool
+from graphc_cpu.runtime.state import Step, step_table
+from graphc_cpu.weights import ALIGN, WeightBuffer
+
+
+class CpuProgram:
+    """See `graphc.backend.Program`."""
+
+    def __init__(self, plan: Plan, objects: Mapping[str, bytes], weights: WeightBuffer, threads: int) -> None:
+        self._plan = plan
+        self._weights = weights
+        self._library = jit.load(objects)
+        self._pool = pool(threads)
+        self._idle: list[_Context] = []
+        self._lock = threading.Lock()
+        self.memory = Memory(plan.arena_bytes, weights.data.nbytes, sum(map(len, objects.values())))
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        outputs = [np.empty(type.static_shape, type.dtype.numpy) for _, type in self._plan.outputs]
+        context = self._take()
+        try:
+            context.bind(inputs, outputs)
+            self._pool.run(context.steps_address, len(self._plan.steps))
+        finally:
+            self._give_back(context)
+        return outputs
+
+    def profile(self, inputs: Sequence[Array], runs: int) -> list[StepTime]:
+        outputs = [np.empty(type.static_shape, type.dtype.numpy) for _, type in self._plan.outputs]
+        best = [float("inf")] * len(self._plan.steps)
+        context = self._take()
+        try:
+            context.bind(inputs, outputs)
+            for _ in range(runs):
+                for number in range(len(self._plan.steps)):
+                    start = time.perf_counter()
+                    self._pool.run(context.step_address(number), 1)
+                    best[number] = min(best[number], time.perf_counter() - start)
+        finally:
+            self._give_back(context)
+        return [
+            StepTime(step.label, self._plan.kernels[step.kernel].family, seconds, step.cost.flops, step.cost.bytes, step.origins)
+            for step, seconds in zip(self._plan.steps, best, strict=True)
+        ]
+
+    def _take(self) -> _Context:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return _Context(self._plan, self._library, self._weights)
+
+    def _give_back(self, context: _Context) -> None:
+        with self._lock:
+            self._idle.append(context)
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """Entry `slot` of the pointer table is `offset` bytes into input or output `index` of each run."""
+
+    slot: int
+    index: int
+    offset: int
+
+
+class _Context:
+    """What one run at a time uses: an arena, the pointers of all steps, and the step table."""
+
+    def __init__(self, plan: Plan, library: jit.Library, weights: WeightBuffer) -> None:
+        self._arena = np.zeros(plan.arena_bytes + ALIGN, np.uint8)
+        base = int(self._arena.ctypes.data) + -int(self._arena.ctypes.data) % ALIGN
+        self._pointers = np.zeros(sum(len(step.args) for step in plan.steps) + 1, np.uint64)
+        self._inputs: list[_Patch] = []
+        self._outputs: list[_Patch] = []
+        steps: list[Step] = []
+        slot = 0
+        for step in plan.steps:
+            address = int(self._pointers.ctypes.data) + slot * 8
+            steps.append(Step(library.address(f"k{step.kernel}"), address, barrier=not step.overlaps))
+            for ref in step.args:
+                self._point(slot, ref, base, weights)
+                slot += 1
+        self._table: np.ndarray[Any, np.dtype[Any]] = step_table(steps)
+        self.steps_address = int(self._table.ctypes.data)
+
+    def step_address(self, number: int) -> int:
+        return self.steps_address + number * self._table.itemsize
+
+    def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        """Point to the arrays of this run; the caller keeps them alive."""
+        for patches, arrays in ((self._inputs, inputs), (self._outputs, outputs)):
+            for patch in patches:
+                self._pointers[patch.slot] = arrays[patch.index].ctypes.data + patch.offset
+
+    def _point(self, slot: int, ref: Ref, base: int, weights: WeightBuffer) -> None:
+        if ref.space == "arena":
+            self._pointers[slot] = base + ref.offset
+        elif ref.space == "weight":
+            self._pointers[slot] = weights.address(ref.index) + ref.offset
+        else:
+            (self._inputs if ref.space == "input" else self._outputs).append(_Patch(slot, ref.index, ref.offset))

@@ -1,0 +1,85 @@
+"""What a back end is, and how one is found by name: the built-in table first, then the entry points "graphc.backends"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from typing import Protocol
+
+from graphc.errors import BackendError
+from graphc.ir.graph import Array
+from graphc.schedule.plan import Plan
+from graphc.target import Target
+
+BUILT_IN: Mapping[str, str] = {"cpu": "graphc_cpu.backend", "reference": "graphc_reference.backend"}
+GROUP = "graphc.backends"
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Best seconds of one step of a program over the runs of a profile."""
+
+    label: str
+    family: str
+    seconds: float
+    flops: int
+    bytes: int
+    origins: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a program holds: activations, weights (packed), machine code."""
+
+    arena: int
+    weights: int
+    code: int
+
+    @property
+    def total(self) -> int:
+        return self.arena + self.weights + self.code
+
+
+class Program(Protocol):
+    """A plan that can run. Safe to call from several threads."""
+
+    memory: Memory
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Inputs are C-contiguous and of the plan's dtypes and shapes; returns new arrays."""
+        ...
+
+    def profile(self, inputs: Sequence[Array], runs: int) -> list[StepTime]:
+        """Run step by step, `runs` times."""
+        ...
+
+
+class Backend(Protocol):
+    """Turns plans into programs."""
+
+    name: str
+
+    def target(self, target: str | Target) -> Target:
+        """The Target for "host", a level name, or a Target as it is."""
+        ...
+
+    def compile(self, plan: Plan, threads: int | None) -> Program:
+        """`threads`: None means one per usable core."""
+        ...
+
+
+def find(name: str) -> Backend:
+    """The back end of that name. Raises BackendError for an unknown one, or one that this machine cannot load."""
+    try:
+        if name in BUILT_IN:
+            backend: Backend = import_module(BUILT_IN[name]).backend
+            return backend
+        for entry in metadata.entry_points(group=GROUP):
+            if entry.name == name:
+                found: Backend = entry.load()
+                return found
+    except ImportError as error:
+        raise BackendError(f"back end {name!r} cannot be loaded: {error}", hint="install what it needs") from error
+    known = sorted({*BUILT_IN, *(entry.name for entry in metadata.entry_points(group=GROUP))})
+    raise BackendError(f"unknown back end {name!r}", hint=f"one of {', '.join(known)}")

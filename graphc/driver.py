@@ -1,0 +1,81 @@
+"""compile(): model -> graph -> passes -> plan -> program. The file to read first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graphc import backend as backends
+from graphc.errors import AttributeValueError, UnsupportedError
+from graphc.executable import Compiled, Executable
+from graphc.ir.graph import Graph
+from graphc.passes.base import Context
+from graphc.passes.pipeline import MACHINE, PORTABLE, Observer, run_passes
+from graphc.schedule.plan import Plan, make_plan
+from graphc.target import Target
+from graphc.types.shape import is_static
+
+ACCURACIES = ("default", "exact")
+
+
+def compile(
+    model: Any, target: str | Target = "host", threads: int | None = None, dims: Mapping[str, int] | None = None,
+    accuracy: str = "default", backend: str = "cpu",
+) -> Executable:  # fmt: skip
+    """Compile a model: a path to an ONNX file, a Graph, or a DSL model.
+
+    target: "host", a machine level ("avx512", "avx2", "sse2", "neon") or a Target. threads: None means one per usable core.
+    dims: sizes of symbolic dims; dims left symbolic are compiled for at the first call that brings them. accuracy: "default", or "exact"
+    for algorithms that sum in the order of the definition only.
+    """
+    if accuracy not in ACCURACIES:
+        raise AttributeValueError(f"accuracy {accuracy!r}", hint=f"one of {', '.join(ACCURACIES)}")
+    if threads is not None and threads < 1:
+        raise AttributeValueError(f"threads={threads}", hint="at least 1, or None for one per usable core")
+    chosen = backends.find(backend)
+    graph = as_graph(model).bind(dims or {})
+    machine = chosen.target(target)
+    context = Context(machine, accuracy)
+
+    def compile_for(sizes: Mapping[str, int]) -> Compiled:
+        lowered, plan = lower(graph.bind(sizes), context)
+        return Compiled(lowered, plan, chosen.compile(plan, threads))
+
+    executable = Executable(graph, compile_for)
+    if not graph.symbols:
+        executable.compiled()
+    return executable
+
+
+def lower(graph: Graph, context: Context, observe: Observer | None = None) -> tuple[Graph, Plan]:
+    """The machine form (edits `graph` in place) and the plan of a graph with static shapes."""
+    run_passes(graph, PORTABLE, context, observe)
+    _require_static(graph)
+    run_passes(graph, MACHINE, context, observe)
+    assert context.target is not None
+    return graph, make_plan(graph, context.target)
+
+
+def as_graph(model: Any) -> Graph:
+    """The graph of anything that `compile` takes."""
+    if isinstance(model, Graph):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        from graphc_onnx import load_onnx
+
+        return load_onnx(Path(model))
+    graph = getattr(model, "graph", None)
+    if callable(graph):
+        graph = graph()
+    if isinstance(graph, Graph):
+        return graph
+    raise UnsupportedError(f"cannot compile a {type(model).__name__}", hint="a path to an ONNX file, a graphc.Graph, or a @graphc.model")
+
+
+def _require_static(graph: Graph) -> None:
+    for node in graph.nodes:
+        for value in node.outputs:
+            if not is_static(value.type.shape):
+                value.type.static_shape  # noqa: B018  raises a ShapeError that names the dim
