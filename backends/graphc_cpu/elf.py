@@ -43,8 +43,7 @@ def _globals(data: bytes) -> Iterator[tuple[str, int]]:
         if kind != _SYMTAB:
             continue
         names = sections[link][4]
-        for position in range(offset, offset + size, _SYMBOL.size):
-            name, info, _, section, _, _ = _SYMBOL.unpack_from(data, position)
+        for name, info, _, section, _, _ in _SYMBOL.iter_unpack(data[offset : offset + size]):
             if info >> 4 != _LOCAL and name:
                 yield data[names + name : data.index(0, names + name)].decode(), section
 
@@ -52,4 +51,6 @@ def _globals(data: bytes) -> Iterator[tuple[str, int]]:
 def _sections(data: bytes) -> list[tuple[int, ...]]:
     (start,) = struct.unpack_from("<Q", data, 0x28)
     size, count = struct.unpack_from("<HH", data, 0x3A)
-    return [_SECTION.unpack_from(data, start + i * size) for i in range(count)]
+    if size != _SECTION.size or start + count * size > len(data):
+        raise ValueError("section table")
+    return list(_SECTION.iter_unpack(data[start : start + count * size]))

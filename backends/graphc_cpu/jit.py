@@ -103,9 +103,11 @@ class Library(Mapping[str, int]):
             raise BackendError(f"no symbol {name!r} in this library", hint=f"one of {', '.join(self._addresses) or '(none)'}")
         return self._addresses[name]
 
-    def function(self, name: str) -> Callable[[int, int, int], None]:
-        """`kernel(args, thread, threads)` for ctypes; the GIL is released in the call. Keep the library alive."""
-        return KERNEL(self.address(name))
+    def function(self, name: str, prototype: Any = KERNEL) -> Any:
+        """A ctypes function, by default `kernel(args, thread, threads)`; it releases the GIL and keeps this library alive."""
+        function = prototype(self.address(name))
+        function.library = self
+        return function
 
     def call(self, name: str, arrays: Sequence[np.ndarray[Any, Any]], threads: int = 1) -> None:
         """Run a kernel on arrays in place of its operands: every thread's share, one after the other on this thread."""

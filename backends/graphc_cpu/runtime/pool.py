@@ -23,7 +23,8 @@ from functools import cache
 
 from graphc.errors import BackendError, ResourceError
 from graphc.knobs import knob
-from graphc_cpu import host, jit
+from graphc_cpu import cache as objects
+from graphc_cpu import host
 from graphc_cpu.runtime import spmd
 from graphc_cpu.runtime.state import MASK_BYTES, State
 
@@ -97,6 +98,7 @@ class _Workers:
             cpus=cpus if spread else (),
         )
         self.address = self._state.address
+        _running.add(self)
         with _SignalsBlocked():
             error = _functions().start(self.address)
         if error:
@@ -105,6 +107,7 @@ class _Workers:
 
     def stop(self) -> None:
         _functions().stop(self.address)
+        _running.discard(self)
 
 
 class _SignalsBlocked:
@@ -122,7 +125,7 @@ class _Functions:
 
     def __init__(self) -> None:
         target = host.host_target()
-        self._library = jit.build({"pool": spmd.pool_ir(target)}, target, threads=1)
+        self._library = objects.build({"pool": spmd.pool_ir(target)}, target)
         pointer, i32, i64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
         self.start = ctypes.CFUNCTYPE(i32, pointer)(self._library["graphc_pool_start"])
         self.stop = ctypes.CFUNCTYPE(None, pointer)(self._library["graphc_pool_stop"])
@@ -146,12 +149,13 @@ class _Serial:
 
     def __init__(self) -> None:
         target = host.host_target()
-        self._library = jit.build({"serial": spmd.serial_ir(target)}, target, threads=1)
+        self._library = objects.build({"serial": spmd.serial_ir(target)}, target)
         self.run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(self._library["graphc_serial"])
 
 
 _making = threading.RLock()
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_running: set[_Workers] = set()  # keeps the memory that threads wait on, even where a KeyboardInterrupt came at the worst moment
 _held: list[Pool] = []  # between the two sides of a fork
 
 
