@@ -17,7 +17,7 @@ from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_functio
 from graphc_cpu.micro.epilogue import Axis, Destination, TileEpilogue, check_epilogue
 from graphc_cpu.micro.tile import RegisterTile
 
-PREFETCH_BYTES = 1024
+PREFETCH_BYTES = 4096
 
 
 def emit_conv(spec: ConvSpec, target: Target, name: str) -> Function:

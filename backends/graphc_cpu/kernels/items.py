@@ -43,7 +43,8 @@ def _digits(f: Function, item: Value, sizes: Mapping[str, int]) -> dict[str, Val
         if name == names[0]:
             digits[name] = item
         else:
-            digits[name] = f.op(f"urem i64 {item.name}, {sizes[name]}", "i64")
+            digit = f.op(f"urem i64 {item.name}, {sizes[name]}", "i64")
+            digits[name] = f.op(f"freeze i64 {digit.name}", "i64")  # hides the remainder from LLVM's loop analysis: 8 times faster to compile
             item = f.op(f"udiv i64 {item.name}, {sizes[name]}", "i64")
     return digits
 
