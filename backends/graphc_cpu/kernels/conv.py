@@ -23,6 +23,8 @@ PREFETCH_BYTES = 4096
 def emit_conv(spec: ConvSpec, target: Target, name: str) -> Function:
     """The kernel of a convolution. Raises UnsupportedError or ShapeError, with the reason, for a spec that cannot be generated."""
     check_epilogue(spec.epilogue, spec.operands)
+    if not prod(spec.output.shape):
+        return kernel_function(name)
     return _DirectConv(spec, conv_plan(spec, target), target, name).emit()
 
 

@@ -11,10 +11,10 @@ from functools import lru_cache
 from math import prod
 
 from graphc.errors import ShapeError, UnsupportedError
-from graphc.kernel.expr import Expr, walk
+from graphc.kernel.expr import Expr
 from graphc.kernel.spec import ConvSpec, Operand
 from graphc.target import Target
-from graphc_cpu.micro.affine import affine
+from graphc_cpu.micro.affine import merges
 from graphc_cpu.micro.shape import MAX_BLOCKS, Split, max_pixels, split, tile_cost
 from graphc_cpu.micro.tile import Reduction
 
@@ -124,34 +124,7 @@ def _flattens(spec: ConvSpec) -> bool:
     trivial = prod(spec.weight_shape[2:]) == 1 and prod(spec.stride) == 1 and len(spec.stride) > 1
     if not trivial or spec.x.layout.has_halo or spec.output.layout.has_halo or any(spec.pad):
         return False
-    spatial = spatial_indices(spec)
-    loads = [node for node in walk(spec.epilogue.value) if node.fn == "load"]
-    return all(_is_row(node.args[0], spatial) for node in loads) and not _used_as_value(spec.epilogue.value, spatial)
-
-
-def _used_as_value(root: Expr, spatial: tuple[Expr, ...]) -> bool:
-    """Whether an index occurs outside the offsets of loads."""
-    stack, seen = [root], set[Expr]()
-    while stack:
-        node = stack.pop()
-        if node in spatial:
-            return True
-        if node not in seen and node.fn != "load":
-            seen.add(node)
-            stack.extend(node.args)
-    return False
-
-
-def _is_row(offset: Expr, spatial: tuple[Expr, ...]) -> bool:
-    place = affine(offset)
-    if place is None:
-        return not any(node in spatial for node in walk(offset))
-    step = place.coefficient(spatial[-1])
-    for index, inner in zip(spatial[-2::-1], spatial[:0:-1], strict=True):
-        step *= inner.extent
-        if place.coefficient(index) != step and index.extent > 1:
-            return False
-    return True
+    return merges(spec.epilogue.value, spatial_indices(spec))
 
 
 def spatial_indices(spec: ConvSpec) -> tuple[Expr, ...]:
@@ -204,4 +177,4 @@ def window_start(spec: ConvSpec, lanes: int, output_channel: int, window: int) -
 def reduction(spec: ConvSpec, plan: ConvPlan, blocks: int, prefetch: int) -> Reduction:
     """The sum of one tile with `blocks` output blocks."""
     block_step, channel_step = channel_steps(spec.x, plan.lanes)
-    return Reduction(plan.window, plan.lanes, block_step, channel_step, plan.kernel, blocks * plan.lanes, prefetch)
+    return Reduction(plan.window, plan.lanes, block_step, channel_step, plan.kernel, blocks * plan.lanes, prefetch=prefetch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.kernel.expr import Expr
+from graphc.kernel.expr import Expr, walk
 
 
 @dataclass(frozen=True)
@@ -56,3 +56,35 @@ def affine(expr: Expr) -> Affine | None:
     if not a.terms:
         a, b = b, a
     return Affine(0, ()).plus(a, b.constant) if not b.terms else None
+
+
+def merges(value: Expr, indices: tuple[Expr, ...]) -> bool:
+    """Whether neighbouring loop variables (outermost first) may become one, which runs in place of the last: they occur in offsets of
+    loads only, and every offset steps through them as through one contiguous dim."""
+    loads = [node for node in walk(value) if node.fn == "load"]
+    return all(_is_contiguous(node.args[0], indices) for node in loads) and not _used_as_value(value, indices)
+
+
+def _is_contiguous(offset: Expr, indices: tuple[Expr, ...]) -> bool:
+    place = affine(offset)
+    if place is None:
+        return not any(node in indices for node in walk(offset))
+    step = place.coefficient(indices[-1])
+    for index, inner in zip(indices[-2::-1], indices[:0:-1], strict=True):
+        step *= inner.extent
+        if place.coefficient(index) != step and index.extent > 1:
+            return False
+    return True
+
+
+def _used_as_value(root: Expr, indices: tuple[Expr, ...]) -> bool:
+    """Whether an index occurs outside the offsets of loads."""
+    stack, seen = [root], set[Expr]()
+    while stack:
+        node = stack.pop()
+        if node in indices:
+            return True
+        if node not in seen and node.fn != "load":
+            seen.add(node)
+            stack.extend(node.args)
+    return False

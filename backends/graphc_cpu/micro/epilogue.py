@@ -17,8 +17,7 @@ from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64, memory_type, scalar_type, vector_type
 from graphc_cpu.emit.scalar import emit_cast, emit_const, emit_primitive
 from graphc_cpu.micro.affine import Affine, affine
-from graphc_cpu.micro.memory import load_lanes, load_scalar, store_lanes, zero_tail
-from graphc_cpu.micro.tile import broadcast
+from graphc_cpu.micro.memory import broadcast, load_lanes, load_scalar, store_lanes, zero_tail
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from graphc.types.dtype import DType
 from graphc_cpu.emit.ir import Function, Value, memory_type, scalar_type, vector_type
 from graphc_cpu.emit.lanes import intrinsic_suffix
-from graphc_cpu.micro.tile import broadcast
+
+
+def broadcast(f: Function, scalar: Value, lanes: int) -> Value:
+    """All lanes the same: a shape that instruction selection folds into the multiply's memory operand."""
+    if lanes == 1:
+        return scalar
+    vector = vector_type(scalar.type, lanes)
+    one = f.op(f"insertelement {vector} poison, {scalar}, i64 0", vector)
+    return f.op(f"shufflevector {one}, {vector} poison, <{lanes} x i32> zeroinitializer", vector)
 
 
 def load_lanes(f: Function, pointer: Value, dtype: DType, lanes: int, stride: int, valid: int) -> Value:

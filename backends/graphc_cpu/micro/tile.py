@@ -19,6 +19,7 @@ import numpy.typing as npt
 from graphc.types.dtype import DType
 from graphc_cpu.emit.ir import Function, Value, scalar_type, vector_type
 from graphc_cpu.emit.lanes import intrinsic_suffix
+from graphc_cpu.micro.memory import broadcast, load_lanes
 
 BODY_FMAS = 256
 """Multiply-adds that one basic block holds at most (where one step has fewer)."""
@@ -29,7 +30,8 @@ class Reduction:
     """What is summed: `channels` in blocks of `block`, inside a block every kernel position, inside a position every channel.
 
     Steps are in elements of x. `weight_step`: weight elements from one reduction step to the next (they follow each other in exactly
-    this order). `prefetch`: bytes that weights are prefetched ahead of their use, 0 for none.
+    this order); `lane_step`: from one lane to the next, 1 but for a matrix that is read across its rows. `prefetch`: bytes that weights
+    are prefetched ahead of their use, 0 for none.
     """
 
     channels: int
@@ -38,6 +40,7 @@ class Reduction:
     channel_step: int
     kernel: tuple[tuple[int, int], ...]  # (extent, step) per dim, outermost first
     weight_step: int
+    lane_step: int = 1
     prefetch: int = 0
 
     @property
@@ -49,11 +52,15 @@ class Reduction:
 
 
 class RegisterTile:
-    """Emits the reduction of one tile: `pixels` are x offsets (elements) of the tile's pixels, `blocks` the weight vectors per step."""
+    """Emits the reduction of one tile: `pixels` are x offsets (elements) of the tile's pixels, `blocks` the weight vectors per step.
+
+    `valid`: lanes of the last block's weights that may be read (the others count as zero).
+    """
 
     def __init__(
-        self, f: Function, dtype: DType, lanes: int, pixels: Sequence[int], blocks: int, reduction: Reduction
+        self, f: Function, dtype: DType, lanes: int, pixels: Sequence[int], blocks: int, reduction: Reduction, valid: int = 0
     ) -> None:
+        self.valid = valid or lanes
         self.f, self.dtype, self.lanes = f, dtype, lanes
         self.pixels, self.blocks, self.reduction = tuple(pixels), blocks, reduction
         self.element = scalar_type(dtype)
@@ -116,10 +123,12 @@ class RegisterTile:
         return (self._at(weights, count * self.reduction.weight_step), *acc)
 
     def _weights(self, weights: Value, channel: int, block: int) -> Value:
-        offset = channel * self.reduction.weight_step + block * self.lanes
-        if self.reduction.prefetch:
-            prefetch(self.f, self._at(weights, offset + self.reduction.prefetch // self.dtype.itemsize))
-        return self.f.load(self.vector, self._at(weights, offset), self.dtype.itemsize)
+        r = self.reduction
+        offset = channel * r.weight_step + block * self.lanes * r.lane_step
+        if r.prefetch:
+            prefetch(self.f, self._at(weights, offset + r.prefetch // self.dtype.itemsize))
+        valid = self.valid if block == self.blocks - 1 else self.lanes
+        return load_lanes(self.f, self._at(weights, offset), self.dtype, self.lanes, r.lane_step, valid)
 
     def _broadcast(self, x: Value, offset: int) -> Value:
         scalar = self.f.load(self.element, self._at(x, offset), self.dtype.itemsize)
@@ -144,15 +153,6 @@ def multiply_add(f: Function, dtype: DType, a: Value, b: Value, c: Value) -> Val
     return f.call(f"llvm.fmuladd.{intrinsic_suffix(element, int(lanes))}", a.type, a, b, c)
 
 
-def broadcast(f: Function, scalar: Value, lanes: int) -> Value:
-    """All lanes the same: a shape that instruction selection folds into the multiply's memory operand."""
-    if lanes == 1:
-        return scalar
-    vector = vector_type(scalar.type, lanes)
-    one = f.op(f"insertelement {vector} poison, {scalar}, i64 0", vector)
-    return f.op(f"shufflevector {one}, {vector} poison, <{lanes} x i32> zeroinitializer", vector)
-
-
 def prefetch(f: Function, pointer: Value, locality: int = 3) -> None:
     """Hint that the cache line at `pointer` is read soon (locality 3: into L1, 2: into L2). Never faults."""
     f.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
@@ -169,7 +169,7 @@ def model(
         for position in np.ndindex(*(extent for extent, _ in r.kernel)):
             base = start // r.block * r.block_step + sum(i * s for i, (_, s) in zip(position, r.kernel, strict=True))
             for channel in range(min(r.block, r.channels - start)):
-                row = weights[step * r.weight_step :][: blocks * lanes].reshape(blocks, lanes)
+                row = weights[step * r.weight_step + np.arange(blocks * lanes) * r.lane_step].reshape(blocks, lanes)
                 values = x[[pixel + base + channel * r.channel_step for pixel in pixels]]
                 acc += values[:, None, None] * row
                 step += 1
