@@ -9,7 +9,7 @@ from graphc.kernel.canonical import spec_text
 from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec
 from graphc.schedule.plan import Plan
 from graphc.target import Target
-from graphc_cpu import host, jit
+from graphc_cpu import cache, host
 from graphc_cpu.emit.ir import Function, module
 from graphc_cpu.program import CpuProgram
 from graphc_cpu.weights import WeightBuffer
@@ -31,9 +31,13 @@ class CpuBackend:
 
 
 def compile_kernels(plan: Plan) -> dict[str, bytes]:
-    """Object code of each kernel, by symbol; kernel i of the plan is `k<i>`."""
-    modules = [(f"k{i}", _emitter(spec, plan.target, f"k{i}")) for i, spec in enumerate(plan.kernels)]
-    return jit.compile_objects(modules, plan.target)
+    """Object code of the kernels by spec text, from the cache or compiled now."""
+    modules = [(text, _emitter(spec, plan.target, cache.symbol(text))) for text, spec in _texts(plan).items()]
+    return cache.compile_objects(modules, plan.target)
+
+
+def _texts(plan: Plan) -> dict[str, KernelSpec]:
+    return {spec_text(spec): spec for spec in plan.kernels}
 
 
 def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:

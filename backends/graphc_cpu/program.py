@@ -12,8 +12,9 @@ import numpy as np
 
 from graphc.backend import Memory, StepTime
 from graphc.ir.graph import Array
+from graphc.kernel.canonical import spec_text
 from graphc.schedule.plan import Plan, Ref
-from graphc_cpu import jit
+from graphc_cpu import cache, jit
 from graphc_cpu.runtime.pool import pool
 from graphc_cpu.runtime.state import Step, step_table
 from graphc_cpu.weights import ALIGN, WeightBuffer
@@ -25,11 +26,12 @@ class CpuProgram:
     def __init__(self, plan: Plan, objects: Mapping[str, bytes], weights: WeightBuffer, threads: int) -> None:
         self._plan = plan
         self._weights = weights
-        self._library = jit.load(objects)
+        self._library = jit.load(objects.values())
+        self._addresses = [self._library.address(cache.symbol(spec_text(spec))) for spec in plan.kernels]
         self._pool = pool(threads)
         self._idle: list[_Context] = []
         self._lock = threading.Lock()
-        self.memory = Memory(plan.arena_bytes, weights.data.nbytes, sum(map(len, objects.values())))
+        self.memory = Memory(plan.arena_bytes, weights.nbytes, sum(map(len, objects.values())))
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         outputs = [np.empty(type.static_shape, type.dtype.numpy) for _, type in self._plan.outputs]
@@ -63,7 +65,7 @@ class CpuProgram:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return _Context(self._plan, self._library, self._weights)
+        return _Context(self._plan, self._addresses, self._weights)
 
     def _give_back(self, context: _Context) -> None:
         with self._lock:
@@ -82,7 +84,7 @@ class _Patch:
 class _Context:
     """What one run at a time uses: an arena, the pointers of all steps, and the step table."""
 
-    def __init__(self, plan: Plan, library: jit.Library, weights: WeightBuffer) -> None:
+    def __init__(self, plan: Plan, addresses: Sequence[int], weights: WeightBuffer) -> None:
         self._arena = np.zeros(plan.arena_bytes + ALIGN, np.uint8)
         base = int(self._arena.ctypes.data) + -int(self._arena.ctypes.data) % ALIGN
         self._pointers = np.zeros(sum(len(step.args) for step in plan.steps) + 1, np.uint64)
@@ -92,7 +94,7 @@ class _Context:
         slot = 0
         for step in plan.steps:
             address = int(self._pointers.ctypes.data) + slot * 8
-            steps.append(Step(library.address(f"k{step.kernel}"), address, barrier=not step.overlaps))
+            steps.append(Step(addresses[step.kernel], address, barrier=not step.overlaps))
             for ref in step.args:
                 self._point(slot, ref, base, weights)
                 slot += 1

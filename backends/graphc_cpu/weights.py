@@ -1,4 +1,8 @@
-"""The weight buffer: constants of a plan, packed for their kernels, in one aligned block outside the machine code."""
+"""The weights of a program: constants of a plan, packed for their kernels, aligned, outside the machine code.
+
+Packing costs more than compiling for large models, so packed weights are kept in the cache, under the fingerprint of their contents,
+and mapped at the next start.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,57 @@ import numpy as np
 
 from graphc.errors import UnsupportedError
 from graphc.ir.graph import Array
+from graphc.kernel.canonical import spec_text
 from graphc.kernel.spec import ConvSpec, MatmulSpec
 from graphc.schedule.plan import Plan, Weight
 from graphc.target import Target
+from graphc_cpu import cache
+from graphc_cpu.fingerprint import fingerprint
 from graphc_cpu.kernels.pack import pack_conv_weight, pack_matmul_weight
 
 ALIGN = 64
-SLACK = 256  # bytes behind each constant that vector loads of an epilogue may touch; zeros
+SLACK = 256  # bytes of zeros behind each constant that the vector loads of an epilogue may touch
 
 
 class WeightBuffer:
-    """`address(i)` is where weight i of the plan lies."""
+    """`address(i)` is where weight i of the plan lies; `nbytes` is what they take together."""
 
     def __init__(self, plan: Plan) -> None:
-        parts = [_packed(weight, plan.target) for weight in plan.weights]
-        self.offsets: list[int] = []
-        size = 0
-        for part in parts:
-            self.offsets.append(size)
-            size += -(-(part.nbytes + SLACK) // ALIGN) * ALIGN
-        self._memory = np.zeros(size + ALIGN, np.uint8)
-        start = -self._memory.ctypes.data % ALIGN
-        self.data = self._memory[start : start + size]
-        for offset, part in zip(self.offsets, parts, strict=True):
-            self.data[offset : offset + part.nbytes] = part.reshape(-1).view(np.uint8)
+        store = cache.default()
+        self._parts: tuple[Array, ...] = ()
+        key = _key(plan) if store is not None and plan.weights else ""
+        found = store.weights(key) if store is not None and key else None
+        if found is not None and len(found) == len(plan.weights):
+            self._parts = found
+        else:
+            self._parts = tuple(_aligned(_packed(weight, plan.target)) for weight in plan.weights)
+            if store is not None and key:
+                store.put_weights(key, self._parts)
+        self.nbytes = sum(part.nbytes for part in self._parts)
 
     def address(self, index: int) -> int:
-        return int(self.data.ctypes.data) + self.offsets[index]
+        return int(self._parts[index].ctypes.data)
+
+
+def _key(plan: Plan) -> str:
+    packings = "\n".join("" if weight.spec is None else spec_text(weight.spec) for weight in plan.weights)
+    return cache.key(fingerprint(weight.data for weight in plan.weights) + packings, plan.target)
+
+
+def _aligned(part: Array) -> Array:
+    """The bytes of an array at an aligned address, with slack behind."""
+    size = part.nbytes + SLACK
+    memory = np.empty(size + ALIGN, np.uint8)
+    start = -int(memory.ctypes.data) % ALIGN
+    made = memory[start : start + size]
+    made[: part.nbytes] = part.reshape(-1).view(np.uint8)
+    made[part.nbytes :] = 0
+    return made
 
 
 def _packed(weight: Weight, target: Target) -> Array:
     if weight.spec is None:
-        return np.ascontiguousarray(weight.data).reshape(-1)
+        return np.ascontiguousarray(weight.data)
     if isinstance(weight.spec, ConvSpec):
         return pack_conv_weight(weight.spec, target, weight.data)
     if isinstance(weight.spec, MatmulSpec):
