@@ -129,12 +129,12 @@ class Library(Mapping[str, int]):
         self.close()
 
 
-def load(objects: Iterable[bytes]) -> Library:
-    """Load objects for this machine and link them with each other and with the process (libc, libm).
+def load(objects: Mapping[Any, bytes] | Iterable[bytes]) -> Library:
+    """Load objects (a mapping: its values) for this machine and link them with each other and with the process (libc, libm).
 
     Raises BackendError for a symbol that is defined nowhere (named) or twice, and for broken object code.
     """
-    images = list(objects)
+    images = list(objects.values() if isinstance(objects, Mapping) else objects)
     found = [elf.symbols(image) for image in images]
     names = [name for one in found for name in one.defined]
     builder = llvm.JITLibraryBuilder().add_current_process()
@@ -154,7 +154,7 @@ def build(functions_ir: Mapping[str, str], target: Target, *, threads: int | Non
     """Compile IR modules (name -> whole module's text) and load them. Raises BackendError where this machine cannot run `target`."""
     host.check_runs(target)
     modules = [(name, (lambda text=text: text)) for name, text in functions_ir.items()]
-    return load(compile_objects(modules, target, threads=threads, opt=opt).values())
+    return load(compile_objects(modules, target, threads=threads, opt=opt))
 
 
 _library_number = itertools.count()
