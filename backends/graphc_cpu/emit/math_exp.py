@@ -45,22 +45,19 @@ def scale(v: Lanes, x: Value, n: Value) -> Value:
     return v.mul(v.mul(x, v.power_of_two(half)), v.power_of_two(rest))
 
 
-def exp(v: Lanes, x: Value, doublings: int = 0) -> Value:
-    """e**x * 2**doublings, without overflow in between. 1 ulp."""
-    low, high = _EXP_RANGE[v.width]
-    r, n = reduce_ln2(v, v.clamp(x, low, high - min(doublings, 0)))
+def exp(v: Lanes, x: Value, doublings: int = 0, low: Value | None = None) -> Value:
+    """e**(x + low) * 2**doublings, without overflow in between. 1 ulp.
+
+    `low`, for an exponent known better than `x` holds, is much smaller than 1 wherever the result is neither 0 nor infinite.
+    """
+    least, most = _EXP_RANGE[v.width]
+    r, n = reduce_ln2(v, v.clamp(x, least, most - min(doublings, 0)))
+    if low is not None:
+        r = v.add(r, v.clamp(low, -1e-3, 1e-3))
     if doublings:
         n = v.integer_op("add", n, doublings)
     q = v.polynomial(r, _EXP[v.width])
     return scale(v, v.add(v.fma(v.mul(r, r), q, r), 1.0), n)
-
-
-def exp_of_sum(v: Lanes, high: Value, low: Value) -> Value:
-    """e**(high + low), |low| much smaller than 1."""
-    least, most = _EXP_RANGE[v.width]
-    r, n = reduce_ln2(v, v.clamp(high, least, most))
-    q = v.polynomial(r, _EXP[v.width])
-    return scale(v, v.add(v.add(v.fma(v.mul(r, r), q, v.fma(low, r, low)), r), 1.0), n)
 
 
 def _expm1_parts(v: Lanes, x: Value) -> tuple[Value, Value]:

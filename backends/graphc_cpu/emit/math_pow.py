@@ -10,7 +10,7 @@ import math
 
 from graphc_cpu.emit.ir import Value
 from graphc_cpu.emit.lanes import Lanes
-from graphc_cpu.emit.math_exp import exp_of_sum
+from graphc_cpu.emit.math_exp import exp
 from graphc_cpu.emit.math_log import split
 
 Pair = tuple[Value, Value]  # an unevaluated sum, the larger part first
@@ -18,12 +18,13 @@ Pair = tuple[Value, Value]  # an unevaluated sum, the larger part first
 # (2 atanh(s) / s - 2) / (s*s * ln 2) in powers of s*s, and (2**x - 1) / x in powers of x: what a float32 result needs
 _LOG2 = (0.9617966791314444, 0.5770828675713359, 0.4117052291749163, 0.3402419595394976)
 _EXP2 = (0.6931472027867815, 0.2402263687472998, 0.05550329713377416, 0.009619925142502216, 0.0013400246452947107, 0.0001491423736006025)
-# (2 atanh(s) / s - 2) / s**2 - 2/3, divided by s*s, in powers of s*s
+# (2 atanh(s) / s - 2) / s**2 - (2/3 as float64), divided by s*s, in powers of s*s
 _LOG_TAIL = (
     0.40000000000004937, 0.2857142856940425, 0.22222222608261777, 0.1818177823725342, 0.15386994490646605, 0.13252012707171207,
     0.1323606770887415,
 )  # fmt: skip
 _LN2 = (0.6931471805598903, 5.497923018708371e-14)  # the first has 42 bits: its product with an exponent is exact
+_LARGEST_POWER = 2.0**70  # gives 0, 1 or inf for every x, as larger ones do, and products of it do not overflow
 
 
 def pow(v: Lanes, x: Value, y: Value) -> Value:
@@ -56,17 +57,17 @@ def _short_power(w: Lanes, x: Value, y: Value) -> Value:
     s = w.div(w.sub(m, 1.0), w.add(m, 1.0))
     z = w.mul(s, s)
     log2 = w.add(k, w.fma(s, 2 / math.log(2.0), w.mul(w.mul(s, z), w.polynomial(z, _LOG2))))
-    exponent = w.clamp(w.mul(y, log2), -1000.0, 1000.0)
+    exponent = w.clamp(w.mul(w.clamp(y, -_LARGEST_POWER, _LARGEST_POWER), log2), -1000.0, 1000.0)
     number, n = w.nearest(exponent)
     r = w.sub(exponent, number)
     return w.mul(w.fma(r, w.polynomial(r, _EXP2), 1.0), w.power_of_two(n))
 
 
 def _long_power(v: Lanes, x: Value, y: Value) -> Value:
-    """e**(y * log x); y is bounded, so that the exact product neither overflows nor changes the result."""
-    bounded = v.clamp(y, -(2.0**70), 2.0**70)
+    """e**(y * log x)."""
+    bounded = v.clamp(y, -_LARGEST_POWER, _LARGEST_POWER)
     high, low = _multiply(v, _log_pair(v, x), (bounded, v.const(0.0)))
-    return exp_of_sum(v, high, low)
+    return exp(v, high, low=low)
 
 
 def _log_pair(v: Lanes, x: Value) -> Pair:
@@ -75,7 +76,7 @@ def _log_pair(v: Lanes, x: Value) -> Pair:
     s = _divide(v, v.sub(m, 1.0), _two_sum(v, m, v.const(1.0)))
     z = _multiply(v, s, s)
     tail = v.mul(z[0], v.polynomial(z[0], _LOG_TAIL))
-    inner = _fast_sum(v, v.const(2 / 3), v.add(tail, 2 / 3 * 2.0**-54))
+    inner = _fast_sum(v, v.const(2 / 3), tail)
     series = _add(v, (v.const(2.0), v.const(0.0)), _multiply(v, z, inner))
     log = _multiply(v, s, series)
     high, low = _two_sum(v, v.mul(k, _LN2[0]), log[0])
