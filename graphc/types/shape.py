@@ -67,30 +67,17 @@ class Dim:
     def __rmod__(self, other: DimLike) -> DimLike:
         return other - (other // self) * self if _is_dim(other) else NotImplemented
 
-    def _order(self, other: DimLike) -> int:
-        """-1, 0 or 1 where the order is the same for all symbols >= 1; an error where it is not."""
-        difference = self - other
-        if isinstance(difference, int):
-            return (difference > 0) - (difference < 0)
-        coefficients = [c for monomial, c in difference.terms if monomial]
-        constant = dict(difference.terms).get((), 0)
-        if all(c > 0 for c in coefficients) and sum(coefficients) + constant > 0:
-            return 1
-        if all(c < 0 for c in coefficients) and sum(coefficients) + constant < 0:
-            return -1
-        raise ShapeError(f"cannot decide whether {self} < {other} for every size", hint="fix the symbolic dims, e.g. dims={'N': 1}")
+    def __gt__(self, other: DimLike) -> bool:
+        return _is_positive(self - other, f"{self} > {other}")
 
     def __lt__(self, other: DimLike) -> bool:
-        return self._order(other) < 0
-
-    def __gt__(self, other: DimLike) -> bool:
-        return self._order(other) > 0
+        return _is_positive(other - self, f"{self} < {other}")
 
     def __le__(self, other: DimLike) -> bool:
-        return self._order(other) <= 0
+        return not self > other
 
     def __ge__(self, other: DimLike) -> bool:
-        return self._order(other) >= 0
+        return not self < other
 
     def __index__(self) -> int:
         raise ShapeError(f"the size {self} is symbolic, and a number is needed here", hint="fix it, e.g. dims={'N': 1}")
@@ -123,6 +110,22 @@ class Dim:
         return "".join(parts)
 
     __repr__ = __str__
+
+
+def _is_positive(difference: DimLike, question: str) -> bool:
+    """Whether a dim is above 0, where that is so, or not so, for all symbols >= 1; an error where it depends on them.
+
+    Quotients count as at least 1 too: they stand for sizes.
+    """
+    if isinstance(difference, int):
+        return difference > 0
+    coefficients = [c for monomial, c in difference.terms if monomial]
+    at_one = sum(c for _, c in difference.terms)
+    if all(c > 0 for c in coefficients) and at_one > 0:
+        return True
+    if all(c < 0 for c in coefficients) and at_one <= 0:
+        return False
+    raise ShapeError(f"cannot decide whether {question} for every size", hint="fix the symbolic dims, e.g. dims={'N': 1}")
 
 
 def symbol(name: str) -> Dim:
