@@ -261,8 +261,11 @@ class Simplifier:
                 (low, high), divisor = self.bounds(node.args[0]), node.args[1].attr
                 if node.fn == "floordiv":
                     return low // divisor, high // divisor
-                return (low, high) if 0 <= low and high < divisor else (0, divisor - 1)
-            case "mul":
+                return (low, high) if low >= 0 and high < divisor else (0, divisor - 1)
+            case "add" | "sub" if node.dtype.is_int:
+                (a, b), (c, d) = (self.bounds(x) for x in node.args)
+                return _within((a + c, b + d) if node.fn == "add" else (a - d, b - c), node.dtype)
+            case "mul" if node.dtype.is_int:
                 (a, b), (c, d) = (self.bounds(x) for x in node.args)
                 corners = (a * c, a * d, b * c, b * d)
                 return _within((min(corners), max(corners)), node.dtype)

@@ -111,6 +111,8 @@ class Lowering:
         return self._rebuild(node)
 
     def _rebuild(self, node: Expr) -> Expr:
+        if node.fn == "reduce":
+            return rebuild(node, (self._new[node.args[0]], *node.args[1:]))
         args = tuple(self._new[child] for child in node.args)
         return node if all(a is b for a, b in zip(args, node.args, strict=True)) else rebuild(node, args)
 

@@ -17,9 +17,10 @@ from graphc.types.dtype import DType, i64
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 _UNROLL_TERMS, _UNROLL_NODES, _VECTOR_TERMS = 16, 300, 8
-_HEAVY = frozenset(
-    "exp expm1 log log1p pow tanh erf sin cos tan asin acos atan sinh cosh asinh acosh atanh fmod idiv floordiv mod reduce".split()
-)
+_HEAVY = frozenset({
+    "exp", "expm1", "log", "log1p", "pow", "tanh", "erf", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh",
+    "atanh", "fmod", "idiv", "floordiv", "mod", "reduce",
+})  # fmt: skip
 
 
 def prepare(nest: Nest) -> Nest | None:

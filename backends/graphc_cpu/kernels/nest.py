@@ -1,0 +1,236 @@
+"""The generic kernel generator: any nest of loops around scalar expressions as vector code for one machine level.
+
+Elementwise work, reductions, normalisation, pooling, gathering and movement all come here: an op only says what one element is.
+`emit_nest` rewrites a nest (nest_prepare), chooses its loops (nest_plan), splits addresses (nest_lower) and emits it (nest_emit,
+nest_reduce, nest_memory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from graphc.kernel.expr import Expr, walk
+from graphc.kernel.spec import Nest, NestSpec, StoreAt
+from graphc.target import Target
+from graphc_cpu.emit.ir import Function, Value, i64
+from graphc_cpu.kernels.nest_emit import Emitter
+from graphc_cpu.kernels.nest_lower import Frees, Lowering, Store
+from graphc_cpu.kernels.nest_plan import SMALL_WORK, Plan, make_plan
+from graphc_cpu.kernels.nest_prepare import cut_axis, prepare
+
+PARAMETERS = (("ptr", "args"), ("i64", "thread"), ("i64", "threads"))
+_MOST_CUTS, _CUT_FROM = 6, 8
+
+
+def emit_nest(spec: NestSpec, target: Target, name: str) -> Function:
+    """The kernel `void name(ptr args, i64 thread, i64 threads)` of a spec; `args` points to the addresses of `spec.operands`.
+
+    The result has the same bits for any number of threads. Raises UnsupportedError for what a dtype cannot do (see emit_primitive).
+    """
+    f = Function(name, PARAMETERS)
+    nests = [made for made in map(prepare, spec.nests) if made is not None]
+    used = sorted({slot for nest in nests for slot in _slots(nest)})
+    pointers = {slot: f.load("ptr", f.pointer(f.parameters[0], slot, "ptr"), 8) for slot in used}
+    for nest in nests:
+        plan = make_plan(nest, target)
+        emitter = Emitter(f, target, pointers, [operand.dtype for operand in spec.operands], Frees(), plan.masks)
+        _NestLoops(emitter, plan).emit()
+    return f
+
+
+def _slots(nest: Nest) -> set[int]:
+    loads = {node.attr for store in nest.stores for node in walk(store.offset, store.value) if node.fn == "load"}
+    return loads | {store.slot for store in nest.stores}
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A part of the last loop's range, with its own variable, and the stores there."""
+
+    axis: Expr | None
+    stores: tuple[Store, ...]
+
+    @property
+    def roots(self) -> list[Expr]:
+        return [root for store in self.stores for root in store.roots]
+
+
+class _NestLoops:
+    """The loops of one planned nest."""
+
+    def __init__(self, emitter: Emitter, plan: Plan) -> None:
+        self._e, self._f, self._plan = emitter, emitter.f, plan
+        self._vector = plan.vector
+        self._fixed = bool(plan.order) and plan.order[0] is plan.vector and plan.lanes(plan.order[0]) >= plan.order[0].extent
+        self._regions = self._make_regions()
+        self._roots = [root for region in self._regions for root in region.roots]
+
+    # regions --------------------------------------------------------------------------------------------------------------------
+
+    def _make_regions(self) -> list[_Region]:
+        order, plan = self._plan.order, self._plan
+        if not order:
+            return [self._region(None, plan.stores)]
+        parts = cut_axis(plan.stores, order[-1], _MOST_CUTS) if self._may_cut() else [(order[-1], plan.stores)]
+        return [self._region(axis, stores) for axis, stores in parts]
+
+    def _may_cut(self) -> bool:
+        plan, last = self._plan, self._plan.order[-1]
+        if plan.chunk or plan.parallel + self._fixed >= len(plan.order) or last.extent < _CUT_FROM:
+            return False
+        if last is self._vector:
+            return last.extent > 2 * plan.lanes(last)
+        return self._vector is None or self._fixed
+
+    def _region(self, axis: Expr | None, stores: Sequence[StoreAt]) -> _Region:
+        plan = self._plan
+        order = [*plan.order[:-1], axis] if axis is not None else []
+        vectors = set(plan.reduced)
+        if self._vector is not None:
+            vectors.add(axis if axis is not None and plan.order[-1] is self._vector else self._vector)
+        lowering = Lowering(order, vectors, self._e.frees)
+        lowered = tuple(lowering.store(store) for store in stores)
+        region = _Region(axis, lowered)
+        self._e.expect([*region.roots, *(store.value for store in lowered)], {v: plan.lanes(v) for v in vectors})
+        return region
+
+    # loops ----------------------------------------------------------------------------------------------------------------------
+
+    def emit(self) -> None:
+        """The whole nest: this thread's share of the work items."""
+        if not self._fixed:
+            self._shared()
+            return
+        axis = self._plan.order[0]
+        with self._e.lanes_scope(axis, self._plan.lanes(axis), i64(0), (axis.extent,)):
+            self._shared()
+
+    def _shared(self) -> None:
+        f, plan, e = self._f, self._plan, self._e
+        _, thread, threads = f.parameters
+        outer = plan.order[int(self._fixed) : int(self._fixed) + plan.parallel]
+        extents = [axis.extent for axis in outer] + ([self._chunks()] if plan.chunk else [])
+        items = prod(extents)
+        if items == 1 or plan.work < SMALL_WORK:
+            first, last = i64(0), f.op(f"select i1 {f.op(f'icmp eq i64 {thread.name}, 0', 'i1').name}, i64 {items}, i64 0", "i64")
+        else:
+            first, last = f.share(items, thread, threads)
+        some = f.op(f"icmp slt i64 {first.name}, {last.name}", "i1")
+
+        def work() -> None:
+            e.hoist(self._roots)
+            if not extents:
+                self._level(int(self._fixed))
+            else:
+                self._items(first, last, extents, outer)
+
+        f.branch(some, work, hint="share")
+
+    def _chunks(self) -> int:
+        axis = self._plan.order[int(self._fixed) + self._plan.parallel]
+        blocks = -(-axis.extent // (self._plan.parts * self._plan.lanes(axis)))
+        return -(-blocks // self._plan.chunk)
+
+    def _items(self, first: Value, last: Value, extents: Sequence[int], outer: Sequence[Expr]) -> None:
+        """One loop over the flattened outer axes: their variables are found by division once, then counted up."""
+        f = self._f
+
+        def body(item: Value, digits: tuple[Value, ...]) -> tuple[Value, ...]:
+            values = digits or (item,)
+            with self._e.scope(dict(zip(outer, values, strict=False))):
+                self._e.hoist(self._roots)
+                self._level(int(self._fixed) + len(outer), values[-1] if self._plan.chunk else None)
+            return self._count_up(digits, extents)
+
+        start = self._digits(first, extents) if len(extents) > 1 else ()
+        f.loop(first, last, 1, body, start, hint="item", guarded=False)
+
+    def _digits(self, number: Value, extents: Sequence[int]) -> tuple[Value, ...]:
+        out: list[Value] = []
+        for extent in reversed(extents[1:]):
+            out.append(self._f.op(f"urem {number}, {extent}", "i64"))
+            number = self._f.op(f"udiv {number}, {extent}", "i64")
+        return (number, *reversed(out))
+
+    def _count_up(self, digits: Sequence[Value], extents: Sequence[int]) -> tuple[Value, ...]:
+        if not digits:
+            return ()
+        out: list[Value] = []
+        carry = i64(1)
+        for digit, extent in zip(reversed(digits[1:]), reversed(extents[1:]), strict=True):
+            following = self._f.op(f"add {digit}, {carry.name}", "i64")
+            full = self._f.op(f"icmp eq {following}, {extent}", "i1")
+            out.append(self._f.op(f"select {full}, i64 0, {following}", "i64"))
+            carry = self._f.op(f"zext {full} to i64", "i64")
+        out.append(self._f.op(f"add {digits[0]}, {carry.name}", "i64"))
+        return tuple(reversed(out))
+
+    def _level(self, depth: int, chunk: Value | None = None) -> None:
+        order = self._plan.order
+        if depth == len(order):
+            for region in self._regions:
+                self._leaf(region)
+        elif depth + 1 == len(order):
+            for region in self._regions:
+                assert region.axis is not None
+                self._loop(region.axis, region.roots, lambda region=region: self._leaf(region), chunk)  # type: ignore[misc]
+        else:
+            self._loop(order[depth], self._roots, lambda: self._level(depth + 1), chunk)
+
+    def _leaf(self, region: _Region) -> None:
+        for store in region.stores:
+            self._e.store(store)
+
+    def _loop(self, axis: Expr, roots: Sequence[Expr], body: Callable[[], None], chunk: Value | None) -> None:
+        if axis in self._e.lanes_of:
+            self._vector_loop(axis, roots, body, chunk)
+            return
+
+        def turn(counter: Value, _: tuple[Value, ...]) -> tuple[Value, ...]:
+            with self._e.scope({axis: counter}):
+                self._e.hoist(roots)
+                body()
+            return ()
+
+        self._f.loop(0, axis.extent, 1, turn, guarded=False)
+
+    # the loop over lanes ----------------------------------------------------------------------------------------------------------
+
+    def _vector_loop(self, axis: Expr, roots: Sequence[Expr], body: Callable[[], None], chunk: Value | None) -> None:
+        f, lanes = self._f, self._plan.lanes(axis)
+        parts = min(self._plan.parts, max(1, axis.extent // lanes))
+        block = lanes * parts
+        whole = axis.extent // block
+
+        def turn(base: Value, width: int, valid: tuple[int, ...]) -> tuple[Value, ...]:
+            with self._e.lanes_scope(axis, width, base, valid):
+                self._e.hoist(roots)
+                body()
+            return ()
+
+        def rest() -> None:
+            left = axis.extent - whole * block
+            full, tail = divmod(left, lanes)
+            masked = (tail,) if tail and self._plan.masks else ()
+            if full or masked:
+                turn(i64(whole * block), lanes, (lanes,) * full + masked)
+            if tail and not masked:
+                f.loop(axis.extent - tail, axis.extent, 1, lambda i, _: turn(i, 1, (1,)), guarded=False)
+
+        if chunk is None:
+            if whole == 1:
+                turn(i64(0), lanes, (lanes,) * parts)
+            elif whole:
+                f.loop(0, whole * block, block, lambda i, _: turn(i, lanes, (lanes,) * parts), guarded=False)
+            rest()
+            return
+        size = self._plan.chunk * block
+        start = f.mul(chunk, size)
+        stop = f.add(start, size)
+        beyond = f.op(f"icmp sgt i64 {stop.name}, {whole * block}", "i1")
+        stop = f.op(f"select {beyond}, i64 {whole * block}, {stop}", "i64")
+        f.loop(start, stop, block, lambda i, _: turn(i, lanes, (lanes,) * parts))
+        if axis.extent > whole * block:
+            f.branch(f.op(f"icmp eq i64 {chunk.name}, {self._chunks() - 1}", "i1"), rest, hint="rest")

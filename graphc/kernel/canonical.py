@@ -1,0 +1,93 @@
+"""The canonical form of a kernel spec, and its text: the key under which compiled code is found.
+
+Two specs that differ only in the names of loop variables, or in how an offset was put together, get the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from graphc.kernel.expr import Expr, index, rebuild, substitute, to_text, walk
+from graphc.kernel.index import Simplifier
+from graphc.kernel.spec import ConvSpec, Epilogue, KernelSpec, MatmulSpec, Nest, NestSpec, Operand, StoreAt
+
+SpecT = TypeVar("SpecT", bound=KernelSpec)
+
+
+def canonical(spec: SpecT) -> SpecT:
+    """The same kernel with loop variables renamed in the order of traversal and all index arithmetic simplified."""
+    if isinstance(spec, NestSpec):
+        return replace(spec, nests=tuple(_nest(nest) for nest in spec.nests))
+    return replace(spec, epilogue=_epilogue(spec.epilogue))
+
+
+def _nest(nest: Nest) -> Nest:
+    axes = tuple(index(f"i{k}", axis.extent) for k, axis in enumerate(nest.axes))
+    names = dict(zip(nest.axes, axes, strict=True))
+    simplifier = Simplifier()
+    stores = tuple(
+        StoreAt(store.slot, _expr(store.offset, names, simplifier), _expr(store.value, names, simplifier)) for store in nest.stores
+    )
+    return Nest(axes, stores)
+
+
+def _epilogue(epilogue: Epilogue) -> Epilogue:
+    axes = tuple(index(f"i{k}", axis.extent) for k, axis in enumerate(epilogue.index))
+    return replace(epilogue, index=axes, value=_expr(epilogue.value, dict(zip(epilogue.index, axes, strict=True)), Simplifier()))
+
+
+def _expr(expr: Expr, axes: Mapping[Expr, Expr], simplifier: Simplifier) -> Expr:
+    apart = {node: index(f"~{node.attr[0]}", node.extent) for node in walk(expr) if node.fn == "index"}
+    named = substitute(expr, apart | dict(axes))
+    return rename_reductions(simplifier.simplify(rename_reductions(named)))
+
+
+def rename_reductions(expr: Expr) -> Expr:
+    """Bound variables named by the height of their reduction, so that equal reductions are one node (and are computed once)."""
+    new: dict[Expr, Expr] = {}
+    height: dict[Expr, int] = {}
+    for node in walk(expr):
+        args = tuple(new[child] for child in node.args)
+        made = node if all(a is b for a, b in zip(args, node.args, strict=True)) else rebuild(node, args)
+        high = max((height[child] for child in args), default=0)
+        if made.fn == "reduce":
+            high += 1
+            names = {axis: index(f"r{high}_{k}", axis.extent) for k, axis in enumerate(made.args[1:])}
+            made = substitute(made, {old: name for old, name in names.items() if old is not name})
+        new[node] = made
+        height[made] = max(high, height.get(made, 0))
+    return new[expr]
+
+
+def spec_text(spec: KernelSpec) -> str:
+    """Readable text that says all of a spec; equal for equal kernels once they are `canonical`."""
+    lines = [spec.family, *(_operand_text(operand) for operand in spec.operands)]
+    match spec:
+        case NestSpec():
+            lines.append(f"inputs {len(spec.inputs)}")
+            for nest in spec.nests:
+                lines.append("for " + _list(nest.axes))
+                lines.extend(f"  [{store.slot}][{to_text(store.offset)}] = {to_text(store.value)}" for store in nest.stores)
+        case ConvSpec():
+            lines.append(f"stride {spec.stride} dilation {spec.dilation} pad {spec.pad} groups {spec.groups}")
+            lines.append(_epilogue_text(spec.epilogue))
+        case MatmulSpec():
+            lines.append(f"{spec.dtype} batch {spec.batch} m {spec.m} n {spec.n} k {spec.k} packed {spec.packed}")
+            lines.append(f"strides {spec.a_strides} {spec.b_strides} {spec.c_strides}")
+            lines.append(_epilogue_text(spec.epilogue))
+    return "\n".join(lines)
+
+
+def _operand_text(operand: Operand) -> str:
+    pitch = f" pitch {operand.pitch}" if operand.pitch else ""
+    return f"{operand.dtype}[{','.join(map(str, operand.shape))}] {operand.layout}{pitch}"
+
+
+def _epilogue_text(epilogue: Epilogue) -> str:
+    return f"for {_list(epilogue.index)}: acc {to_text(epilogue.acc)} -> {to_text(epilogue.value)}"
+
+
+def _list(axes: Iterable[Expr]) -> str:
+    return ", ".join(map(to_text, axes))
