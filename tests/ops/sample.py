@@ -78,9 +78,13 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """Test id: the op and the label."""
-        op = self.op.name if isinstance(self.op, Op) else getattr(self.op, "__name__", "composed")
-        return f"{op}: {self.label}" if self.label else op
+        """Test id: the op with its attributes (or the builder function), and the label."""
+        if isinstance(self.op, Op):
+            attributes = ", ".join(f"{key}={value}" for key, value in self.op.attributes().items())
+            what = f"{self.op.name}({attributes})" if attributes else self.op.name
+        else:
+            what = getattr(self.op, "__name__", "composed")
+        return f"{what}: {self.label}" if self.label else what
 
     def arrays(self) -> tuple[Array, ...]:
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
