@@ -11,10 +11,12 @@ from math import prod
 
 from graphc.kernel.spec import ConvSpec
 from graphc.target import Target
-from graphc_cpu.emit.ir import Function, Value, i64, scalar_type
-from graphc_cpu.kernels.conv_plan import ConvPlan, conv_plan, is_depthwise, reduction, spatial_indices
+from graphc_cpu.emit.ir import Function, Value, scalar_type
+from graphc_cpu.kernels.conv_plan import ConvPlan, conv_plan, is_depthwise, reduction
+from graphc_cpu.kernels.conv_store import Corner, conv_epilogue
+from graphc_cpu.kernels.depthwise import emit_depthwise
 from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of
-from graphc_cpu.micro.epilogue import Axis, Destination, TileEpilogue, check_epilogue
+from graphc_cpu.micro.epilogue import check_epilogue
 from graphc_cpu.micro.tile import RegisterTile
 
 PREFETCH_BYTES = 4096
@@ -25,6 +27,8 @@ def emit_conv(spec: ConvSpec, target: Target, name: str) -> Function:
     check_epilogue(spec.epilogue, spec.operands)
     if not prod(spec.output.shape):
         return kernel_function(name)
+    if is_depthwise(spec):
+        return emit_depthwise(spec, target, name)
     return _DirectConv(spec, conv_plan(spec, target), target, name).emit()
 
 
@@ -61,26 +65,27 @@ class _DirectConv:
                     self._tile(digits, row.width, column.width, chunk))))  # fmt: skip
 
     def _tile(self, digits: Mapping[str, Value], rows: int, columns: int, chunk: Piece) -> None:
-        f, plan = self.f, self.plan
-        corner = [digits[f"outer{d}"] for d in range(len(plan.outer))]
-        corner += [start_of(f, digits["row"], plan.rows), start_of(f, digits["column"], plan.columns)]
+        f, spec, plan = self.f, self.spec, self.plan
+        position = [digits[f"outer{d}"] for d in range(len(plan.outer))]
+        position += [start_of(f, digits["row"], plan.rows), start_of(f, digits["column"], plan.columns)]
         first_block = start_of(f, digits["chunk"], plan.chunks)
         pixels = [r * plan.steps[-2] + c * plan.steps[-1] for r in range(rows) for c in range(columns)]
-        sums = reduction(self.spec, plan, chunk.width, PREFETCH_BYTES if plan.weights_outer else 0)
-        tile = RegisterTile(f, self.spec.x.dtype, plan.lanes, pixels, chunk.width, sums)
-        x = self._input(digits["n"], corner, first_block)
+        sums = reduction(spec, plan, chunk.width, PREFETCH_BYTES if plan.weights_outer else 0)
+        tile = RegisterTile(f, spec.x.dtype, plan.lanes, pixels, chunk.width, sums)
+        x = self._input(digits["n"], position, first_block)
         weights = f.pointer(self.pointers[1], f.mul(first_block, plan.lanes * sums.steps), self.element)
         acc = tile.emit(x, weights)
-        epilogue = self._epilogue(digits["n"], corner, first_block, (rows, columns), chunk.width)
+        corner = Corner(digits["n"], tuple(position), first_block)
+        epilogue = conv_epilogue(f, self.target, spec, self.pointers, corner, (rows, columns), chunk.width)
         for p in range(len(pixels)):
             for b in range(chunk.width):
                 epilogue.store(acc[p][b], p, b, chunk.valid if b == chunk.width - 1 else plan.lanes)
 
-    def _input(self, n: Value, corner: list[Value], first_block: Value) -> Value:
+    def _input(self, n: Value, position: list[Value], first_block: Value) -> Value:
         f, spec = self.f, self.spec
         offset = f.add(f.mul(n, spec.x.strides[0]), self.plan.origin)
-        for position, step in zip(corner, self.plan.steps, strict=True):
-            offset = f.add(offset, f.mul(position, step))
+        for digit, step in zip(position, self.plan.steps, strict=True):
+            offset = f.add(offset, f.mul(digit, step))
         if spec.groups > 1:
             offset = f.add(offset, self._window_offset(first_block))
         return f.pointer(self.pointers[0], offset, self.element)
@@ -100,29 +105,3 @@ class _DirectConv:
 
     def _quotient(self, value: Value, divisor: int) -> Value:
         return value if divisor == 1 else self.f.op(f"udiv i64 {value.name}, {divisor}", "i64")
-
-    def _epilogue(
-        self, n: Value, corner: list[Value], first_block: Value, shape: tuple[int, int], blocks: int
-    ) -> TileEpilogue:
-        spec, plan, f = self.spec, self.plan, self.f
-        index = spec.epilogue.index
-        axes = {index[0]: Axis(n)}
-        if spec.output.layout.is_blocked:
-            axes[index[1]] = Axis(first_block, by_block=tuple(range(blocks)))
-            axes[index[-1]] = Axis(i64(0), vector=True)
-        else:
-            first = f.mul(first_block, plan.lanes)
-            axes[index[1]] = Axis(first, by_block=tuple(b * plan.lanes for b in range(blocks)), vector=True)
-        by_row = tuple(r for r in range(shape[0]) for _ in range(shape[1]))
-        by_column = tuple(c for _ in range(shape[0]) for c in range(shape[1]))
-        deltas: list[tuple[int, ...]] = [*[()] * len(plan.outer), by_row, by_column]
-        spatial = spatial_indices(spec)
-        axes.update({variable: Axis(i64(0)) for variable in spatial})
-        for variable, base, delta in zip(spatial[::-1], corner[::-1], deltas[::-1], strict=False):
-            axes[variable] = Axis(base, by_pixel=delta)
-        offset = spec.output.physical_offset(index)
-        place = Destination(len(spec.operands) - 1, offset, spec.output, fill=spec.output.layout.is_blocked)
-        return TileEpilogue(f, self.target, plan.lanes, self.pointers, spec.epilogue, axes, place)
-
-
-__all__ = ["emit_conv", "flops", "is_depthwise"]

@@ -9,13 +9,15 @@ import numpy.typing as npt
 
 from graphc.kernel.spec import ConvSpec
 from graphc.target import Target
-from graphc_cpu.kernels.conv_plan import ConvPlan, chunk_channels, conv_plan, window_start
+from graphc_cpu.kernels.conv_plan import ConvPlan, chunk_channels, conv_plan, is_depthwise, window_start
 
 Array = npt.NDArray[Any]
 
 
 def pack_conv_weight(spec: ConvSpec, target: Target, w: Array) -> Array:
     """w (OC, IC/groups, *kernel) -> the flat array that the kernel of this spec and target takes; zero in the padding lanes."""
+    if is_depthwise(spec):
+        return _pack_depthwise(w, target.lanes(spec.x.dtype), spec.x.dtype.numpy)
     plan = conv_plan(spec, target)
     flat = np.ascontiguousarray(w, spec.x.dtype.numpy).reshape(*spec.weight_shape[:2], -1)
     parts = []
@@ -46,3 +48,11 @@ def _pack_chunk(dense: Array, lanes: int) -> Array:
     whole = dense[:, :, : full * lanes].reshape(blocks, lanes, full, lanes, taps).transpose(2, 4, 3, 0, 1)
     rest = dense[:, :, full * lanes :].transpose(3, 2, 0, 1)
     return np.concatenate([whole.ravel(), rest.ravel()])
+
+
+def _pack_depthwise(w: Array, lanes: int, dtype: np.dtype[Any]) -> Array:
+    """(C, 1, *kernel) -> [channel block][kernel position][lane]."""
+    channels = w.shape[0]
+    wide = np.zeros((-(-channels // lanes) * lanes, w[0].size), dtype)
+    wide[:channels] = w.reshape(channels, -1)
+    return wide.reshape(-1, lanes, wide.shape[1]).transpose(0, 2, 1).ravel()
