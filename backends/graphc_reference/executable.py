@@ -1,0 +1,112 @@
+"""ReferenceExecutable: evaluates a Graph node by node with `Op.evaluate`, in the order of the graph.
+
+float16 is widened by the ops themselves. Nothing is fused, folded or reordered, so a difference to another back end is that back end's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import GraphcError, InputError
+from graphc.ir.graph import Array, Graph, Kind, Node, Value
+from graphc.ir.patch import topological
+from graphc.types.shape import symbols_of
+from graphc.types.tensor import TensorType
+
+
+class ReferenceExecutable:
+    """Call it with arrays in input order or by name; symbolic dims take the sizes of the inputs.
+
+    State (graph.updates) is kept in the executable and replaced after each run; the graph's own data is never changed.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.inputs: dict[str, TensorType] = {value.name: value.type for value in graph.inputs}
+        self.outputs: dict[str, TensorType] = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
+        self.state: dict[str, Array] = {name: value.data.copy() for name, value in graph.states.items() if value.data is not None}
+        self._bound: dict[tuple[tuple[str, int], ...], Graph] = {}
+
+    def __call__(self, *args: Any, **named: Any) -> Array | tuple[Array, ...]:
+        """One array, or a tuple in output order."""
+        results = list(self.run({**dict(zip(self.inputs, args, strict=False)), **named}).values())
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """Outputs by name. Raises InputError where the feeds do not fit the graph's inputs."""
+        arrays = self._check(feeds)
+        graph = self._graph_for(arrays)
+        return dict(zip(graph.output_names, self._evaluate(graph, arrays, graph.outputs), strict=True))
+
+    def values(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """Every value of the graph by name, for comparing intermediate results. Leaves the state as it is."""
+        arrays = self._check(feeds)
+        graph = self._graph_for(arrays)
+        kept = dict(self.state)
+        names = [value for value in graph.values.values() if value.producer is None or value.producer in set(topological(graph))]
+        found = self._evaluate(graph, arrays, names)
+        self.state = kept
+        return {value.name: array for value, array in zip(names, found, strict=True)}
+
+    def _evaluate(self, graph: Graph, arrays: Mapping[str, Array], wanted: list[Value]) -> list[Array]:
+        values: dict[Value, Array] = {value: arrays[value.name] for value in graph.inputs}
+        for value in graph.values.values():
+            if value.kind is Kind.STATE:
+                values[value] = self.state[value.name]
+            elif value.producer is None and value.data is not None:
+                values[value] = value.data
+        for node in topological(graph):
+            results = evaluate_node(node, [values[value] for value in node.inputs])
+            values.update(zip(node.outputs, results, strict=True))
+        found = [np.array(values[value]) for value in wanted]
+        for state, updated in graph.updates.items():
+            self.state[state.name] = np.array(values[updated])
+        return found
+
+    def _graph_for(self, arrays: Mapping[str, Array]) -> Graph:
+        if not self.graph.symbols:
+            return self.graph
+        sizes: dict[str, int] = {}
+        for name, type in self.inputs.items():
+            for dim, size in zip(type.shape, arrays[name].shape, strict=True):
+                if not isinstance(dim, int) and dim.symbols == {str(dim)} and sizes.setdefault(str(dim), size) != size:
+                    raise InputError(f"input {name!r} has {dim}={size}, but {dim}={sizes[str(dim)]} elsewhere")
+        key = tuple(sorted(sizes.items()))
+        if key not in self._bound:
+            self._bound[key] = self.graph.bind(sizes)
+        return self._bound[key]
+
+    def _check(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        signature = ", ".join(f"{name}: {type}" for name, type in self.inputs.items())
+        unknown = feeds.keys() - self.inputs.keys()
+        if unknown:
+            raise InputError(f"the model has no input {min(unknown)!r}: {signature}")
+        arrays: dict[str, Array] = {}
+        for name, type in self.inputs.items():
+            if name not in feeds:
+                raise InputError(f"input {name!r} ({type}) is missing", hint=f"the model takes {signature}")
+            array = np.asarray(feeds[name])
+            if array.dtype != type.dtype.numpy:
+                raise InputError(f"input {name!r} has dtype {array.dtype}, the model takes {type}", hint=f"x.astype(np.{type.dtype.name})")
+            fits = array.ndim == type.rank and all(
+                bool(symbols_of([dim])) or dim == size for dim, size in zip(type.shape, array.shape, strict=False)
+            )
+            if not fits:
+                raise InputError(f"input {name!r} has shape {array.shape}, the model takes {type}")
+            arrays[name] = array
+        return arrays
+
+
+def evaluate_node(node: Node, inputs: list[Array]) -> tuple[Array, ...]:
+    """The node's outputs; checks that dtype and shape are what the op inferred. A GraphcError names the node."""
+    try:
+        results = node.op.evaluate(*inputs)
+    except GraphcError as error:
+        raise error.at(node.where) from error.__cause__
+    for value, array in zip(node.outputs, results, strict=True):
+        if array.dtype != value.type.dtype.numpy or (not symbols_of(value.type.shape) and array.shape != value.type.shape):
+            raise AssertionError(f"{node.where}: {value.name!r} is {array.dtype}{list(array.shape)}, its type says {value.type}")
+    return results

@@ -1,0 +1,237 @@
+"""ONNX to graphc: `load` reads a model and builds the graph, node by node, with the handlers of `graphc_onnx.handlers`.
+
+Invariants of the result: value names are those of the ONNX model (values made on the way are called node/op); every node carries the
+name of the ONNX node that it came from in `origins` (a node without a name is called op_index); float initialisers are parameters,
+others constants; nodes whose integer value is known are folded (`fold.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+
+import onnx
+
+from graphc.errors import GraphcError, InputError, ModelError, ResourceError
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph, Kind, Value
+from graphc.source import Source
+from graphc.types.dtype import dtype
+from graphc.types.shape import is_static
+from graphc_onnx import functions
+from graphc_onnx.context import Context
+from graphc_onnx.fold import fold_known
+from graphc_onnx.inputs import InputTypes
+from graphc_onnx.names import rename_new, unique_node_names
+from graphc_onnx.node import OnnxNode
+from graphc_onnx.read import Source as ModelSource
+from graphc_onnx.read import check_structure, check_versions, is_standard, opsets, read
+from graphc_onnx.registry import Item, TensorList, find
+from graphc_onnx.support import check_supported
+from graphc_onnx.tensors import Array, Storage, check_size, dense, to_array
+
+
+def load(model: ModelSource, *, dims: Mapping[str, int] | None = None, values: Mapping[str, Array] | None = None) -> Graph:
+    """Import an ONNX model: a path, the file's bytes, or a ModelProto.
+
+    `dims` fixes symbolic dimensions by name (`{"N": 8}`); `values` turns graph inputs into constants, which inputs that decide shapes
+    (axes, pads, sizes) need. Raises ModelError for a broken model, UnsupportedError listing everything that is not supported,
+    DynamicShapeError naming the inputs that must be given as `values`, InputError for wrong `dims` or `values`.
+    """
+    proto, storage = read(model)
+    versions = check_versions(proto)
+    check_structure(proto)
+    check_supported(proto, versions)
+    try:
+        return Importer(proto, storage, versions).run(dims or {}, values or {})
+    except RecursionError as error:
+        raise ModelError("the model nests subgraphs or functions too deeply", hint="export it again") from error
+
+
+@dataclass
+class Scope:
+    """Names that are visible while a node list is imported: its own, then the enclosing graph's."""
+
+    versions: Mapping[str, int]
+    prefix: str = ""
+    outer: Scope | None = None
+    items: dict[str, Item] = field(default_factory=dict)
+
+    def find(self, name: str) -> Item:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.items:
+                return scope.items[name]
+            scope = scope.outer
+        raise ModelError(f"the input {name!r} is not defined", hint="export the model again")
+
+
+class Importer:
+    """Builds one graph. `inline_graph` serves the control flow handlers, `inline_function` what is defined by a function body."""
+
+    def __init__(self, proto: onnx.ModelProto, storage: Storage, versions: Mapping[str, int]) -> None:
+        self.proto = proto
+        self.storage = storage
+        self.builder = Builder(Graph(proto.graph.name or "graph"))
+        self.context = Context(self.builder, self)
+        self.functions = functions.table(proto)
+        self.scope = Scope(versions)
+        self.origin: str | None = None  # the node of the main graph that is being imported
+        self.reserved = functions.all_value_names(proto.graph)
+        self.node_names = unique_node_names(proto.graph.node)
+
+    @property
+    def graph(self) -> Graph:
+        return self.builder.graph
+
+    def run(self, dims: Mapping[str, int], values: Mapping[str, Array]) -> Graph:
+        proto = self.proto.graph
+        self.graph.metadata = {entry.key: entry.value for entry in self.proto.metadata_props}
+        self._inputs(proto, dims, values)
+        self._initializers(proto)
+        self._nodes(proto.node, self.node_names)
+        outputs: dict[str, Value] = {}
+        for info in proto.output:
+            outputs[info.name] = self._output(info)
+        self.graph.set_outputs(outputs)
+        return fold_known(self.builder)
+
+    # leaves -----------------------------------------------------------------------------------------------------------------
+
+    def _inputs(self, proto: onnx.GraphProto, dims: Mapping[str, int], values: Mapping[str, Array]) -> None:
+        initialized = {tensor.name for tensor in proto.initializer} | {sparse.values.name for sparse in proto.sparse_initializer}
+        infos = [info for info in proto.input if info.name not in initialized]
+        types = InputTypes(infos, dims)
+        names = [info.name for info in infos]
+        for name in values:
+            if name not in names:
+                raise InputError(f"values: there is no input {name!r}", hint=f"the inputs are {', '.join(map(repr, names))}")
+        for info in infos:
+            if info.name in values:
+                array = types.check_value(info, values[info.name])
+                self.scope.items[info.name] = self.graph.add_value(info.name, types.of_array(array), Kind.CONSTANT, array)
+            else:
+                type = types.of(info)
+                self.scope.items[info.name] = self.builder.input(info.name, type.dtype, type.shape)
+        types.check_dims_used()
+
+    def _initializers(self, proto: onnx.GraphProto) -> None:
+        for tensor in proto.initializer:
+            array = to_array(tensor, self.storage, f"initializer {tensor.name!r}")
+            self.scope.items[tensor.name] = self._leaf(tensor.name, array)
+        for sparse in proto.sparse_initializer:
+            self.scope.items[sparse.values.name] = self._leaf(sparse.values.name, dense(sparse, self.storage))
+
+    def _leaf(self, name: str, array: Array) -> Value:
+        unique = self.graph.fresh_name(self.scope.prefix + name)
+        if dtype(array.dtype).is_float:
+            return self.builder.parameter(unique, array)
+        return self.builder.constant(array, name=unique)
+
+    def _output(self, info: onnx.ValueInfoProto) -> Value:
+        item = self.scope.find(info.name)
+        if isinstance(item, TensorList) or item is None:
+            raise ModelError(f"the output {info.name!r} is not a tensor", hint="cut the model before sequence operators")
+        return item
+
+    # nodes ------------------------------------------------------------------------------------------------------------------
+
+    def _nodes(self, nodes: Sequence[onnx.NodeProto], names: Sequence[str]) -> None:
+        for proto, name in zip(nodes, names, strict=True):
+            top = self.origin is None
+            if top:
+                self.origin = name
+            with self.builder.at(Source(node=name, op=proto.op_type), (self.origin or name,)), _guarded(proto, name):
+                self._node(proto, name)
+            if top:
+                self.origin = None
+
+    def _node(self, proto: onnx.NodeProto, name: str) -> None:
+        inputs = [self.scope.find(i) if i else None for i in proto.input]
+        before = len(self.graph.values), len(self.graph.nodes)
+        results = self._build(proto, name, inputs)
+        if len(results) < len([o for o in proto.output if o]):
+            raise ModelError(f"{proto.op_type} has {len(results)} outputs, and the model uses {len(proto.output)}")
+        self._check_sizes(before[0])
+        named: dict[str, Item] = {}
+        for output, result in zip(proto.output, results, strict=False):
+            if output:
+                if result is None:
+                    raise ModelError(f"the output {output!r} cannot be computed in this form")
+                named[output] = result
+        self.scope.items.update(named)
+        rename_new(self.graph, before, self.scope.prefix, name, named, self.reserved)
+        if len(self.graph.nodes) == before[1] and self.origin is not None:
+            self.graph.eliminated.setdefault(self.origin, "import")
+
+    def _build(self, proto: onnx.NodeProto, name: str, inputs: Sequence[Item]) -> list[Item]:
+        domain = "" if is_standard(proto.domain) else proto.domain
+        local = self.functions.get((domain, proto.op_type, proto.overload))
+        if local is not None:
+            return self.inline_function(local, proto, name, inputs)
+        opset = self.scope.versions.get(domain, 1)
+        handler = find(domain, proto.op_type, opset)
+        if handler is None:
+            body = functions.schema_body(proto, domain, opset, inputs)
+            return self.inline_function(body, proto, name, inputs)
+        node = OnnxNode(proto, name, inputs, opset, self.storage)
+        result = handler(self.context, node)
+        node.check_attributes()
+        return [result] if result is None or isinstance(result, (Value, TensorList)) else list(result)
+
+    def _check_sizes(self, first: int) -> None:
+        values = self.graph.values
+        for name in islice(reversed(values), len(values) - first):
+            value = values[name]
+            if is_static(value.type.shape):
+                check_size(value.type.shape, value.type.dtype, f"the value {value.name!r}")
+
+    # nested node lists ------------------------------------------------------------------------------------------------------
+
+    def inline_function(self, body: onnx.FunctionProto, call: onnx.NodeProto, name: str, inputs: Sequence[Item]) -> list[Item]:
+        """Import a function body in place of a call. The body's own opset imports hold inside."""
+        if len(inputs) > len(body.input):
+            raise ModelError(f"{len(inputs)} inputs for function {body.name!r}, which takes {len(body.input)}")
+        given = dict(zip(body.input, [*inputs, *[None] * len(body.input)], strict=False))
+        nodes = functions.specialise(body, call)
+        with self._inside(Scope(opsets(body.opset_import) or self.scope.versions, f"{self.scope.prefix}{name}/", None, given)) as scope:
+            self._nodes(nodes, unique_node_names(nodes))
+            return [scope.find(output) for output in body.output]
+
+    def inline_graph(self, graph: onnx.GraphProto, inputs: Mapping[str, Item]) -> list[Item]:
+        """Import a subgraph in place: its outputs, in order."""
+        prefix = f"{self.scope.prefix}{self.builder.source.node}/"
+        with self._inside(Scope(self.scope.versions, prefix, self.scope, dict(inputs))) as scope:
+            self._initializers(graph)
+            self._nodes(graph.node, unique_node_names(graph.node))
+            return [scope.find(info.name) for info in graph.output]
+
+    @contextmanager
+    def _inside(self, scope: Scope) -> Iterator[Scope]:
+        before, self.scope = self.scope, scope
+        try:
+            yield scope
+        finally:
+            self.scope = before
+
+
+_UNEXPECTED = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, OSError, onnx.checker.ValidationError
+)  # fmt: skip
+
+
+@contextmanager
+def _guarded(proto: onnx.NodeProto, name: str) -> Iterator[None]:
+    """Whatever goes wrong in a handler ends in a GraphcError that names the node."""
+    where = f"{proto.op_type} {name!r}"
+    try:
+        yield
+    except GraphcError as error:
+        raise error.at(where) from error.__cause__
+    except MemoryError as error:
+        raise ResourceError("not enough memory", where=where, hint="import on a machine with more memory") from error
+    except _UNEXPECTED as error:
+        reason = f"cannot be imported: {type(error).__name__}: {error}"
+        raise ModelError(reason, where=where, hint="check the node's inputs and attributes") from error
