@@ -16,7 +16,8 @@ from graphc.schedule.plan import Plan, Weight
 from graphc.target import Target
 from graphc_cpu import cache
 from graphc_cpu.fingerprint import fingerprint
-from graphc_cpu.kernels.pack import pack_conv_weight, pack_matmul_weight
+from graphc_cpu.kernels.matmul import pack_matmul_weight
+from graphc_cpu.kernels.pack import pack_conv_weight
 
 ALIGN = 64
 SLACK = 256  # bytes of zeros behind each constant that the vector loads of an epilogue may touch
