@@ -147,11 +147,8 @@ class Cache:
 
     def clear(self) -> int:
         """Remove every entry; how many there were."""
-        entries = self.entries()
-        for entry in entries:
-            entry.path.unlink(missing_ok=True)
-        self._size = 0
-        return len(entries)
+        self._size = None
+        return sum(_remove(entry.path) for entry in self.entries())
 
     def stats(self) -> Stats:
         entries = self.entries()
@@ -176,17 +173,17 @@ class Cache:
     def _write(self, path: Path, fill: Callable[[BinaryIO], object]) -> bool:
         partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_PARTIAL}")
         try:
+            if not self.directory.is_dir():
+                self._prepare()  # somebody removed it
             with partial.open("xb") as file:
                 fill(file)
                 size = file.tell()
             if size > self.limit:
-                partial.unlink()
-                self._counts.failures += 1
-                return False
+                raise OSError("larger than the whole cache may be")
             os.replace(partial, path)
         except OSError:
             self._counts.failures += 1
-            partial.unlink(missing_ok=True)
+            _remove(partial)
             return False
         self._grown(size)
         return True
@@ -206,18 +203,24 @@ class Cache:
         for entry in entries[:-1]:  # the newest was just written
             if total <= self.limit * _EVICT_TO:
                 break
-            entry.path.unlink(missing_ok=True)
-            self._counts.evicted += 1
+            if _remove(entry.path):
+                self._counts.evicted += 1
             total -= entry.nbytes
         self._size = total
 
     def _remove_stale(self) -> None:
         for path in self._files():
-            try:
+            with suppress(OSError):
                 if path.suffix == _PARTIAL and time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
-            except OSError:
-                continue
+
+
+def _remove(path: Path) -> bool:
+    """False where another process was faster, or may not."""
+    with suppress(OSError):
+        path.unlink()
+        return True
+    return False
 
 
 def default() -> Cache | None:

@@ -94,7 +94,10 @@ def raises(text: str, *objects_or_ir: str) -> None:
 
 
 def test_undefined_symbol_is_named() -> None:
-    raises("undefined symbol: nowhere_defined", "declare void @nowhere_defined()\ndefine void @f() {\n call void @nowhere_defined()\n ret void\n}")
+    raises(
+        "undefined symbol: nowhere_defined",
+        "declare void @nowhere_defined()\ndefine void @f() {\n call void @nowhere_defined()\n ret void\n}",
+    )
 
 
 def test_symbol_defined_twice_is_named() -> None:
