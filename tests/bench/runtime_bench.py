@@ -73,7 +73,7 @@ def objects() -> None:
     target = host.host_target()
     modules = [(f"kernel{i}", lambda i=i: kernel_ir(f"kernel{i}", target.triple, 200)) for i in range(KERNELS)]
     for threads in (1, target.cores):
-        seconds = best(lambda: jit.compile_objects(modules, target, threads=threads), 2)
+        seconds = best(lambda threads=threads: jit.compile_objects(modules, target, threads=threads), 2)
         print(f"{KERNELS} kernels compiled on {threads} threads: {seconds * 1e3:.0f} ms")
     with tempfile.TemporaryDirectory() as folder:
         store = cache.Cache(Path(folder) / "cache", 10**9)
