@@ -65,5 +65,13 @@ def _packed(weight: Weight, target: Target) -> Array:
     if isinstance(weight.spec, ConvSpec):
         return pack_conv_weight(weight.spec, target, weight.data)
     if isinstance(weight.spec, MatmulSpec):
-        return pack_matmul_weight(weight.spec, target, weight.data)
+        return pack_matmul_weight(weight.spec, target, _rows(weight.spec, weight.data))
     raise UnsupportedError(f"weights of a {weight.spec.family} kernel cannot be packed", where=weight.name)
+
+
+def _rows(spec: MatmulSpec, data: Array) -> Array:
+    """The (K, N) view of a constant that is stored so or transposed."""
+    flat = np.ascontiguousarray(data).reshape(-1)
+    strides = tuple(step * flat.itemsize for step in spec.b_strides[-2:])
+    view: Array = np.lib.stride_tricks.as_strided(flat, (spec.k, spec.n), strides, writeable=False)
+    return view
