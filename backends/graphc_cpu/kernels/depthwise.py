@@ -43,7 +43,7 @@ class _Depthwise:
             live = min(self.kernel[-2][0] if len(self.kernel) > 1 else 1, rows) * (self.kernel[-1][0] if self.kernel else 1)
             most = self.target.registers - min(live, 9) - (2 if self.target.has_fma else 3)
             if most >= rows:
-                yield split(height, rows), split(width, max(1, min(most, 28) // rows))
+                yield split(height, rows), split(width, max(1, min(most, 16) // rows))
 
     def _cost(self, tiles: tuple[Split, Split]) -> float:
         total = 0.0
@@ -53,7 +53,7 @@ class _Depthwise:
                 loads = distinct_loads(self._pixels(rows, columns), self.kernel) + taps
                 work = max(rows * columns, 8) * taps
                 total += (r1 - r0) * (c1 - c0) * (max(work, loads) + 0.2 * loads + 15)
-        return total * (1 + 0.02 * len(tiles[0].ranges) * len(tiles[1].ranges))
+        return total * (1 + 0.04 * len(tiles[0].ranges) * len(tiles[1].ranges))
 
     def _pixels(self, rows: int, columns: int) -> list[int]:
         return [r * self.steps[-2] + c * self.steps[-1] for r in range(rows) for c in range(columns)]

@@ -1,7 +1,7 @@
 """Matrix product on the register tile of convolution: rows of a as pixels, vector blocks of columns of b as output channels.
 
-b is packed in panels, read in place with contiguous rows, or read across its rows lane by lane (slow: transpose it first where that
-can be planned). Work is split by output only, and each element is one sum over k in order: the same bits for any number of threads.
+b is packed in panels, read in place with contiguous rows, or read in place with contiguous columns (squares of it are transposed in
+registers); other strides are read lane by lane, which is slow. Work is split by output only, and each element is one sum over k in order: the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -83,6 +83,10 @@ def _tiles(spec: MatmulSpec, target: Target, rows: int, blocks: int) -> Iterator
     """Candidates. Rows of a that are a multiple of 4 KB apart share one cache set, so few of them make a tile."""
     pitch = spec.a_strides[-2] * spec.dtype.itemsize
     sharing = _ROWS_PER_SET * (_PAGE // gcd(_PAGE, pitch)) if pitch else rows
+    if not spec.packed and spec.b_strides[-2] == 1 != spec.b_strides[-1]:
+        squares = target.lanes(spec.dtype)
+        yield split(rows, min(max(target.registers - squares - 2, 4), sharing)), split(blocks, 1)
+        return
     for per_tile in range(1, min(blocks, 8) + 1):
         most = min(28, max_pixels(target, per_tile), sharing)
         if per_tile <= 4 or most >= rows:

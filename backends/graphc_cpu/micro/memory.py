@@ -34,6 +34,28 @@ def load_lanes(f: Function, pointer: Value, dtype: DType, lanes: int, stride: in
     return _to_register(f, loaded, dtype, lanes)
 
 
+def load_transposed(f: Function, pointer: Value, dtype: DType, lanes: int, pitch: int, valid: int) -> list[Value]:
+    """The columns of a square of `lanes` rows that lie `pitch` elements apart: result[j][lane] = pointer[lane * pitch + j].
+
+    Rows from `valid` on count as zero. log2(lanes) rounds of interleaving pairs of registers.
+    """
+    element = memory_type(dtype)
+    vector = vector_type(element, lanes)
+    rows = [f.load(vector, f.pointer(pointer, row * pitch, element), dtype.itemsize) for row in range(valid)]
+    rows += [Value("zeroinitializer", vector)] * (lanes - valid)
+    half = lanes // 2
+    low = [lane // 2 + lane % 2 * lanes for lane in range(lanes)]
+    for _ in range(lanes.bit_length() - 1):
+        pairs = [(rows[i], rows[i + half]) for i in range(half)]
+        rows = [_shuffle(f, a, b, [lane + start for lane in low]) for a, b in pairs for start in (0, half)]
+    return rows
+
+
+def _shuffle(f: Function, a: Value, b: Value, lanes: list[int]) -> Value:
+    mask = ", ".join(f"i32 {lane}" for lane in lanes)
+    return f.op(f"shufflevector {a}, {b}, <{len(lanes)} x i32> <{mask}>", a.type)
+
+
 def load_scalar(f: Function, pointer: Value, dtype: DType) -> Value:
     return _to_register(f, f.load(memory_type(dtype), pointer, dtype.itemsize), dtype, 1)
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from graphc.types.dtype import DType
 from graphc_cpu.emit.ir import Function, Value, scalar_type, vector_type
 from graphc_cpu.emit.lanes import intrinsic_suffix
-from graphc_cpu.micro.memory import broadcast, load_lanes
+from graphc_cpu.micro.memory import broadcast, load_lanes, load_transposed
 
 BODY_FMAS = 256
 """Multiply-adds that one basic block holds at most (where one step has fewer)."""
@@ -44,6 +44,11 @@ class Reduction:
     prefetch: int = 0
 
     @property
+    def is_transposed(self) -> bool:
+        """Weights lie with the reduction contiguous: squares of them are transposed in registers."""
+        return self.weight_step == 1 and self.lane_step != 1
+
+    @property
     def steps(self) -> int:
         total = self.channels
         for extent, _ in self.kernel:
@@ -65,7 +70,7 @@ class RegisterTile:
         self.pixels, self.blocks, self.reduction = tuple(pixels), blocks, reduction
         self.element = scalar_type(dtype)
         self.vector = vector_type(self.element, lanes)
-        self.unroll = max(1, min(16, BODY_FMAS // (len(self.pixels) * blocks)))
+        self.unroll = lanes if reduction.is_transposed else max(1, min(16, BODY_FMAS // (len(self.pixels) * blocks)))
 
     def emit(self, x: Value, weights: Value) -> list[list[Value]]:
         """Accumulators [pixel][block] after the whole reduction that starts at pointers x and weights."""
@@ -104,7 +109,7 @@ class RegisterTile:
         return self._loop(x, state, extent, step, lambda p, s: self._kernel(p, s, tuple(inner), channels), "k")[1]
 
     def _channels(self, x: Value, state: tuple[Value, ...], channels: int) -> tuple[Value, ...]:
-        unroll = _even_unroll(channels, self.unroll)
+        unroll = self.unroll if self.reduction.is_transposed else _even_unroll(channels, self.unroll)
         turns, rest = divmod(channels, unroll)
         step = unroll * self.reduction.channel_step
         x, state = self._loop(x, state, turns, step, lambda p, s: self._body(p, s, unroll), "c")
@@ -113,8 +118,9 @@ class RegisterTile:
     def _body(self, x: Value, state: tuple[Value, ...], count: int) -> tuple[Value, ...]:
         """`count` channels, unrolled."""
         weights, acc = state[0], list(state[1:])
+        squares = self._squares(weights) if self.reduction.is_transposed and count == self.lanes else []
         for channel in range(count):
-            row = [self._weights(weights, channel, block) for block in range(self.blocks)]
+            row = [square[channel] for square in squares] or [self._weights(weights, channel, block) for block in range(self.blocks)]
             for p, pixel in enumerate(self.pixels):
                 value = self._broadcast(x, pixel + channel * self.reduction.channel_step)
                 for block in range(self.blocks):
@@ -129,6 +135,13 @@ class RegisterTile:
             prefetch(self.f, self._at(weights, offset + r.prefetch // self.dtype.itemsize))
         valid = self.valid if block == self.blocks - 1 else self.lanes
         return load_lanes(self.f, self._at(weights, offset), self.dtype, self.lanes, r.lane_step, valid)
+
+    def _squares(self, weights: Value) -> list[list[Value]]:
+        """Per block, the weight vectors of the next `lanes` steps."""
+        step = self.reduction.lane_step
+        valid = [self.lanes] * (self.blocks - 1) + [self.valid]
+        places = [self._at(weights, block * self.lanes * step) for block in range(self.blocks)]
+        return [load_transposed(self.f, p, self.dtype, self.lanes, step, v) for p, v in zip(places, valid, strict=True)]
 
     def _broadcast(self, x: Value, offset: int) -> Value:
         scalar = self.f.load(self.element, self._at(x, offset), self.dtype.itemsize)
