@@ -181,7 +181,7 @@ def _mod(a: Array, b: Array) -> Array:
 
 def _idiv(a: Array, b: Array) -> Array:
     crosses = (_mod(a, b) != 0) & ((a < 0) != (b < 0))
-    return _floordiv(a, b) + crosses.astype(a.dtype)
+    return np.asarray(_floordiv(a, b) + crosses.astype(a.dtype))
 
 
 def _fmod(a: Array, b: Array) -> Array:
@@ -203,7 +203,7 @@ def _pow(a: Array, b: Array) -> Array:
     def power(base: int, exponent: int) -> int:
         if exponent < 0:
             return 0 if base not in (1, -1) else base if exponent % 2 else 1
-        value = pow(base, exponent, 1 << bits)
+        value: int = pow(base, exponent, 1 << bits)
         return value - (1 << bits) if a.dtype.kind == "i" and value >> (bits - 1) else value
 
     return np.asarray(np.frompyfunc(power, 2, 1)(a.astype(object), b.astype(object))).astype(a.dtype)

@@ -86,14 +86,14 @@ class Lanes:
     def const(self, value: float) -> Value:
         return splat_literal(float_literal(value, self.element), self.element, self.lanes)
 
-    def int(self, value: int) -> Value:
+    def integer_const(self, value: int) -> Value:
         return splat_literal(str(value), f"i{self.width}", self.lanes)
 
     def _float(self, value: Value | float) -> Value:
         return value if isinstance(value, Value) else self.const(value)
 
     def _integer(self, value: Value | int) -> Value:
-        return value if isinstance(value, Value) else self.int(value)
+        return value if isinstance(value, Value) else self.integer_const(value)
 
     # float arithmetic ---------------------------------------------------------------------------------------------------------
 
