@@ -229,7 +229,7 @@ row("sub", lambda a, b: a - b, NUMBER, onnx="Sub", doc="y = a - b; integers wrap
 row("mul", lambda a, b: a * b, NUMBER, onnx="Mul", doc="y = a b; integers wrap")
 row("div", lambda a, b: call("idiv" if a.dtype.is_int else "div", a, b), NUMBER, onnx="Div",
     doc="y = a / b; integers truncate toward zero, x / 0 is 0")  # fmt: skip
-row("floor_div", primitive("floordiv"), NUMBER, doc="y = floor(a / b); integers: x / 0 is 0")
+row("floor_div", primitive("floordiv"), NUMBER, doc="y = floor(a / b) as numpy floor_divide; integers: x / 0 is 0")
 row("mod", lambda a, b, fmod: call("fmod" if fmod else "mod", a, b), NUMBER, onnx="Mod", fmod=False,
     doc="remainder with the sign of the divisor, or of the dividend where fmod; integers: x mod 0 is 0")  # fmt: skip
 row("pow", _pow, NUMBER, onnx="Pow", types="TS", tolerance=8.0, doc="y = a^b in the dtype of a")

@@ -12,8 +12,8 @@ import numpy as np
 from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError
 from graphc.ir.op import Array, Cost, Lowering, Op, register
 from graphc.kernel.access import Access
-from graphc.kernel.evaluate import evaluate
-from graphc.kernel.expr import Expr, arg, call, cast, const, equal, reduce, select
+from graphc.kernel.evaluate import convert, neutral_number
+from graphc.kernel.expr import Expr, call, cast, const, equal, reduce, select
 from graphc.ops.precision import accurate, read, wide
 from graphc.ops.shapes import check_axes
 from graphc.types.dtype import DType, bool_, dtype, f64, i64
@@ -27,7 +27,7 @@ _LOGARITHMIC = ("l2", "log_sum", "log_sum_exp")
 def _np_mean(x: Array, axes: tuple[int, ...]) -> Array:
     count = math.prod(x.shape[axis] for axis in axes)
     if x.dtype.kind == "f":
-        return np.sum(x, axis=axes, keepdims=True, dtype=x.dtype) / x.dtype.type(count)
+        return np.asarray(np.sum(x, axis=axes, keepdims=True, dtype=x.dtype) / x.dtype.type(count))
     total = np.sum(x, axis=axes, keepdims=True, dtype=x.dtype)
     quotient = np.abs(total) // max(count, 1)  # toward zero
     return np.asarray(np.where(total < 0, -quotient, quotient) if count else np.zeros_like(total))
@@ -39,19 +39,11 @@ def _np_log_sum_exp(x: Array, axes: tuple[int, ...]) -> Array:
     return np.asarray(np.log(np.sum(np.exp(x - peak), axis=axes, keepdims=True)) + peak)
 
 
-def _lowest(d: np.dtype[np.generic]) -> float | int | bool:
-    return -np.inf if d.kind == "f" else False if d.kind == "b" else int(np.iinfo(d).min)
-
-
-def _highest(d: np.dtype[np.generic]) -> float | int | bool:
-    return np.inf if d.kind == "f" else True if d.kind == "b" else int(np.iinfo(d).max)
-
-
 _NUMPY: dict[str, Callable[[Array, tuple[int, ...]], Array]] = {
     "sum": lambda x, axes: np.sum(x, axis=axes, keepdims=True, dtype=x.dtype),
     "mean": _np_mean,
-    "max": lambda x, axes: np.max(x, axis=axes, keepdims=True, initial=_lowest(x.dtype)),
-    "min": lambda x, axes: np.min(x, axis=axes, keepdims=True, initial=_highest(x.dtype)),
+    "max": lambda x, axes: np.max(x, axis=axes, keepdims=True, initial=neutral_number("max", dtype(x.dtype))),
+    "min": lambda x, axes: np.min(x, axis=axes, keepdims=True, initial=neutral_number("min", dtype(x.dtype))),
     "prod": lambda x, axes: np.prod(x, axis=axes, keepdims=True, dtype=x.dtype),
     "l1": lambda x, axes: np.sum(np.abs(x), axis=axes, keepdims=True, dtype=x.dtype),
     "l2": lambda x, axes: np.sqrt(np.sum(x * x, axis=axes, keepdims=True)),
@@ -146,7 +138,7 @@ class Reduce(Op):
         in_double = x.dtype.kind in "iu" and self.fn in _LOGARITHMIC
         values = x.astype(np.float64) if in_double else accurate(x)
         result = _NUMPY[self.fn](values, self.axes)
-        result = _saturated(result, x.dtype) if in_double else result.astype(x.dtype)
+        result = convert(result, dtype(x.dtype))
         return result.reshape(tuple(int(dim) for dim in self._shape(x.shape)))
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
@@ -178,11 +170,6 @@ def _insert(index: Sequence[Expr], axes: tuple[int, ...]) -> list[Expr]:
 def _replace(full: Sequence[Expr], axes: tuple[int, ...], reduced: Sequence[Expr]) -> tuple[Expr, ...]:
     at = dict(zip(axes, reduced, strict=True))
     return tuple(at.get(axis, i) for axis, i in enumerate(full))
-
-
-def _saturated(x: Array, to: np.dtype[np.generic]) -> Array:
-    """Float to integer as the language's cast: truncated, saturated, NaN 0."""
-    return evaluate(cast(arg("x", f64), dtype(to)), {arg("x", f64): x})
 
 
 @register
@@ -234,7 +221,10 @@ class ArgReduce(Op):
 
         def value(*index: Expr) -> Expr:
             full = list(index) if self.keepdims else _insert(index, (self.axis,))
-            along = lambda r: element(*_replace(full, (self.axis,), (r,)))  # noqa: E731
+
+            def along(r: Expr) -> Expr:
+                return element(*_replace(full, (self.axis,), (r,)))
+
             extreme = reduce(self.fn, extents, along)
 
             def candidate(r: Expr) -> Expr:

@@ -27,7 +27,8 @@ def run_reference(graph: Graph, arrays: Sequence[Array]) -> tuple[Array, ...]:
     for node in graph:
         results = node.op.evaluate(*(known[v] for v in node.inputs))
         for value, result in zip(node.outputs, results, strict=True):
-            assert (dtype(result.dtype), result.shape) == (value.type.dtype, value.type.shape), f"{node}: {result.dtype}{result.shape}, {value}"
+            found = TensorType(dtype(result.dtype), result.shape)
+            assert found == value.type, f"{node}: computed {found}, inferred {value}"
             known[value] = result
     return tuple(known[v] for v in graph.outputs)
 

@@ -6,13 +6,12 @@ import pickle
 
 import numpy as np
 import pytest
-from ops.runners import run_lowered, run_reference
-from ops.sample import Sample, by_name
 
 from graphc.errors import UnsupportedError
 from graphc.ir.builder import Builder
 from graphc.ir.op import Op, all_ops
-from graphc.types.tensor import TensorType
+from ops.runners import run_lowered, run_reference
+from ops.sample import Sample, by_name
 
 SAMPLES = by_name()
 ids = pytest.mark.parametrize("name", list(SAMPLES))
@@ -86,9 +85,11 @@ def test_cost_and_pickle(name: str) -> None:
     types = sample.types()
     outputs = sample.op.output_types(*types)
     cost = sample.op.cost(types, outputs)
-    assert type(cost.flops) is int and type(cost.bytes) is int and cost.flops >= 0 and cost.bytes >= 0
+    assert (type(cost.flops), type(cost.bytes)) == (int, int)
+    assert min(cost.flops, cost.bytes) >= 0
     copy = pickle.loads(pickle.dumps(sample.op))
-    assert copy == sample.op and type(copy) is type(sample.op)
+    assert type(copy) is type(sample.op)
+    assert copy == sample.op
     assert type(sample.op).build(sample.op.attributes()) == sample.op
     assert hash(copy) == hash(sample.op)
 
@@ -100,12 +101,3 @@ def test_inputs_are_never_changed() -> None:
             sample.op.evaluate(*arrays)
             for before, after in zip(again, arrays, strict=True):
                 np.testing.assert_array_equal(before, after)
-
-
-def test_output_types_are_checked() -> None:
-    from graphc.errors import TypeMismatchError
-    from graphc.ops.pointwise import op
-    from graphc.types.dtype import f32
-
-    with pytest.raises(TypeMismatchError, match="takes 2 inputs"):
-        op("add").output_types(TensorType(f32, (2,)))

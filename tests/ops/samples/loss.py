@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ops.oracles import by_onnx, by_torch
-from ops.sample import Array, Data, Sample
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ops import loss
 from graphc.types.dtype import f16, f32, f64, i32, i64
+from ops.oracles import by_onnx, by_torch
+from ops.sample import Array, Data, Sample
 
 REDUCTIONS = loss.REDUCTIONS
 
@@ -81,12 +81,17 @@ SAMPLES: list[Sample] = [
     *_class_losses(),
     *_elementwise_losses(),
     Sample("i32 labels", composed(loss.softmax_cross_entropy), (Data((5, 7), f32), Data((5,), i32, 0, 7)), _cross_entropy()),
-    Sample("f64", composed(loss.softmax_cross_entropy), (Data((5, 7), f64), Data((5,), i64, 0, 7)), _cross_entropy(), rtol=1e-12, atol=1e-13),
+    Sample(
+        "f64", composed(loss.softmax_cross_entropy), (Data((5, 7), f64), Data((5,), i64, 0, 7)), _cross_entropy(), rtol=1e-12, atol=1e-13
+    ),
     Sample(
         "negative ignore_index", composed(loss.softmax_cross_entropy, ignore_index=-1),
         (Data((4, 3)), np.array([-1, 2, 0, -1])), _cross_entropy(ignore_index=-1),
     ),
-    Sample("all ignored", composed(loss.softmax_cross_entropy, ignore_index=1), (Data((2, 3)), np.array([1, 1])), _cross_entropy(ignore_index=1)),
+    Sample(
+        "all ignored", composed(loss.softmax_cross_entropy, ignore_index=1),
+        (Data((2, 3)), np.array([1, 1])), _cross_entropy(ignore_index=1),
+    ),
     Sample("ignored -inf", composed(loss.nll_loss, ignore_index=0), (MINUS_INF, np.array([0, 1])), lambda x, y: np.float32(0.5)),
     Sample("label out of range", composed(loss.nll_loss, reduction="sum"), (MINUS_INF, np.array([7, 1])), lambda x, y: np.float32(0.5)),
     Sample("empty", composed(loss.nll_loss, reduction="none"), (Data((0, 3)), Data((0,), i64)), lambda x, y: np.zeros(0, np.float32)),

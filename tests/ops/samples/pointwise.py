@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ops.oracles import by_ort, by_torch
-from ops.sample import Array, Data, Sample
 
 from graphc.ops.pointwise import Cast, op
 from graphc.types.dtype import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
+from ops.oracles import by_ort, by_torch
+from ops.sample import Array, Data, Sample
 
 ODD = (3, 5, 7)
 FUNCTIONAL: Callable[[str], Callable[..., Any]] = lambda name: by_torch(lambda torch: getattr(torch.nn.functional, name))  # noqa: E731
@@ -45,34 +45,36 @@ def _truncated(a: int, b: int) -> int:
     return 0 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
+ERF = np.vectorize(math.erf, otypes=[float])
 # name -> (formula in float64, low, high): one input, floats
 UNARY: dict[str, tuple[Callable[..., Any], float, float]] = {
     "identity": (lambda x: x, -2, 2), "neg": (np.negative, -2, 2), "abs": (np.abs, -2, 2), "sign": (np.sign, -2, 2),
     "exp": (np.exp, -5, 5), "expm1": (np.expm1, -1, 1), "log": (np.log, 0, 9), "log1p": (np.log1p, -0.9, 9), "sqrt": (np.sqrt, 0, 9),
     "reciprocal": (np.reciprocal, 0.5, 9), "floor": (np.floor, -9, 9), "ceil": (np.ceil, -9, 9), "round": (np.rint, -9, 9),
-    "trunc": (np.trunc, -9, 9), "sin": (np.sin, -9, 9), "cos": (np.cos, -9, 9), "tan": (np.tan, -1.2, 1.2), "asin": (np.arcsin, -1.1, 1.1),
-    "acos": (np.arccos, -1.1, 1.1), "atan": (np.arctan, -9, 9), "sinh": (np.sinh, -5, 5), "cosh": (np.cosh, -5, 5), "tanh": (np.tanh, -5, 5),
-    "asinh": (np.arcsinh, -9, 9), "acosh": (np.arccosh, 0.9, 9), "atanh": (np.arctanh, -1.1, 1.1),
-    "erf": (np.vectorize(math.erf, otypes=[float]), -3, 3), "isnan": (np.isnan, -2, 2), "isinf": (np.isinf, -2, 2),
+    "trunc": (np.trunc, -9, 9), "sin": (np.sin, -9, 9), "cos": (np.cos, -9, 9), "tan": (np.tan, -1.2, 1.2),
+    "asin": (np.arcsin, -1.1, 1.1), "acos": (np.arccos, -1.1, 1.1), "atan": (np.arctan, -9, 9),
+    "sinh": (np.sinh, -5, 5), "cosh": (np.cosh, -5, 5),
+    "tanh": (np.tanh, -5, 5), "asinh": (np.arcsinh, -9, 9), "acosh": (np.arccosh, 0.9, 9), "atanh": (np.arctanh, -1.1, 1.1),
+    "erf": (ERF, -3, 3), "isnan": (np.isnan, -2, 2), "isinf": (np.isinf, -2, 2),
     "step": (lambda x: np.where(x >= 0, 1.0, 0.0), -2, 2), "gaussian": (lambda x: np.exp(-x * x), -3, 3),
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), -9, 9), "relu": (lambda x: np.maximum(x, 0), -2, 2),
     "softplus": (lambda x: np.logaddexp(0, x), -9, 9), "log_sigmoid": (lambda x: -np.logaddexp(0, -x), -9, 9),
     "hard_swish": (lambda x: x * np.clip(x / 6 + 0.5, 0, 1), -5, 5),
     "leaky_relu": (lambda x: np.where(x < 0, 0.01 * x, x), -2, 2), "elu": (lambda x: np.where(x < 0, np.exp(x) - 1, x), -3, 3),
-    "clip": (lambda x: x, -2, 2),
+    "clip": (lambda x: x, -2, 2), "gelu": (lambda x: x / 2 * (1 + ERF(x / math.sqrt(2))), -4, 4),
 }  # fmt: skip
 # name -> (formula, low, high): two inputs, floats
 BINARY: dict[str, tuple[Callable[..., Any], float, float]] = {
     "add": (np.add, -2, 2), "sub": (np.subtract, -2, 2), "mul": (np.multiply, -2, 2), "div": (np.divide, 0.5, 2), "pow": (np.power, 0.1, 3),
-    "floor_div": (lambda a, b: np.floor(a / b), 0.5, 9), "mod": (np.mod, -9, 9), "min": (np.minimum, -2, 2), "max": (np.maximum, -2, 2),
+    "floor_div": (np.floor_divide, 0.5, 9), "mod": (np.mod, -9, 9), "min": (np.minimum, -2, 2), "max": (np.maximum, -2, 2),
     "equal": (np.equal, -2, 2), "not_equal": (np.not_equal, -2, 2), "less": (np.less, -2, 2), "less_equal": (np.less_equal, -2, 2),
     "greater": (np.greater, -2, 2), "greater_equal": (np.greater_equal, -2, 2), "prelu": (lambda x, s: np.where(x < 0, s * x, x), -2, 2),
 }  # fmt: skip
 INTEGER: dict[str, Callable[..., Any]] = {
     "add": by_element(lambda a, b: a + b), "sub": by_element(lambda a, b: a - b), "mul": by_element(lambda a, b: a * b),
-    "div": by_element(_truncated), "floor_div": by_element(lambda a, b: a // b if b else 0), "mod": by_element(lambda a, b: a % b if b else 0),
-    "min": np.minimum, "max": np.maximum, "equal": np.equal, "not_equal": np.not_equal, "less": np.less, "less_equal": np.less_equal,
-    "greater": np.greater, "greater_equal": np.greater_equal, "bit_and": np.bitwise_and, "bit_or": np.bitwise_or,
+    "div": by_element(_truncated), "floor_div": by_element(lambda a, b: a // b if b else 0),
+    "mod": by_element(lambda a, b: a % b if b else 0), "min": np.minimum, "max": np.maximum,
+    "equal": np.equal, "not_equal": np.not_equal, "less": np.less, "less_equal": np.less_equal, "greater": np.greater, "greater_equal": np.greater_equal, "bit_and": np.bitwise_and, "bit_or": np.bitwise_or,
     "bit_xor": np.bitwise_xor, "prelu": lambda x, s: np.where(x < 0, x * s, x),
 }  # fmt: skip
 INTEGER_UNARY: dict[str, Callable[..., Any]] = {
@@ -111,12 +113,13 @@ def _float_samples() -> list[Sample]:
         rtol = ROUGH[d]
         for name, (formula, low, high) in UNARY.items():
             data = Data(ODD, d, low, high, special=name not in ("tan", "sin", "cos") or d == f32)
-            found.append(Sample(str(d), op(name), (data,), exactly(formula), ("N,5,W",), rtol=rtol, atol=rtol * 1e-2))
+            found.append(Sample(str(d), op(name), (data,), exactly(formula), ("N,5,W",), rtol=rtol, atol=rtol / 10))
         for name, (formula, low, high) in BINARY.items():
             pair = (Data(ODD, d, low, high, special=True), Data((5, 1), d, low, high))
-            found.append(Sample(f"{d}, broadcast", op(name), pair, exactly(formula), ("N,5,W", "5,1"), rtol=rtol, atol=rtol * 1e-2))
+            found.append(Sample(f"{d}, broadcast", op(name), pair, exactly(formula), ("N,5,W", "5,1"), rtol=rtol, atol=rtol / 10))
         for activation, oracle in ACTIVATIONS:
-            special = Data((40,), d, -6, 6, special=True)
+            # PyTorch's gelu and hardswish overflow early; their formulas above are held against special values
+            special = Data((40,), d, -6, 6, special=activation.name not in ("gelu", "hard_swish"))
             label = f"{d}, {activation.attributes()}"
             found.append(Sample(label, activation, (special,), oracle, ("N",), rtol=4 * rtol, atol=rtol))
     return found
@@ -157,14 +160,15 @@ INF, NAN = math.inf, math.nan
 TYPES = (bool_, i8, i16, i32, i64, u8, u16, u32, u64, f16, f32, f64)
 
 
+def _astype(to: DType) -> Callable[[Array], Array]:
+    return lambda x: x.astype(to.numpy)
+
+
 def _cast_samples() -> list[Sample]:
     found = []
     for source in TYPES:
         data = Data((3, 11), source, 0, 100)
-        found.extend(
-            Sample(f"{source} to {to}", Cast(to), (data,), (lambda to: lambda x: x.astype(to.numpy))(to), ("N,11",), rtol=1e-3)
-            for to in TYPES
-        )  # fmt: skip
+        found.extend(Sample(f"{source}", Cast(to), (data,), _astype(to), ("N,11",), rtol=1e-3) for to in TYPES)
     hard = _floats(NAN, INF, -INF, 3e9, -3e9, 2.9, -2.9, 0.5, -0.0, 1e-30)
     saturated = _ints(0, 2**31 - 1, -(2**31), 2**31 - 1, -(2**31), 2, -2, 0, 0, 0)
     nonzero = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0, 1], bool)

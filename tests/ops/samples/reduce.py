@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ops.oracles import by_onnx, by_ort
-from ops.sample import Array, Data, Sample
 
 from graphc.ops.reduce import ArgReduce, CumSum, Reduce
 from graphc.types.dtype import DType, bool_, f16, f32, f64, i8, i32, i64, u8, u32
+from ops.oracles import by_onnx, by_ort
+from ops.sample import Array, Data, Sample
 
 INF, NAN = math.inf, math.nan
 ONNX = {
@@ -67,6 +67,10 @@ def _numpy(fn: str, within: Any = np.float64, axis: Any = 1) -> Callable[[Array]
     return lambda x: np.asarray(_FORMULA[fn](x.astype(within), axis=axis)).astype(x.dtype)
 
 
+def _in_int64(formula: Callable[..., Any]) -> Callable[[Array], Array]:
+    return lambda x: np.asarray(formula(x.astype(np.int64), axis=1)).astype(x.dtype)
+
+
 def _integer_samples() -> list[Sample]:
     found = []
     for fn in ORT_INTEGER:
@@ -75,8 +79,7 @@ def _integer_samples() -> list[Sample]:
     for d in (i8, u8, i64, u32):
         data = Data((4, 6), d, -100, 100)
         for fn, numpy in (("sum", np.sum), ("max", np.max), ("min", np.min), ("prod", np.prod)):
-            oracle = (lambda numpy: lambda x: np.asarray(numpy(x.astype(np.int64), axis=1)).astype(x.dtype))(numpy)
-            found.append(Sample(str(d), Reduce(fn, (1,), False), (data,), oracle, ("N,6",)))
+            found.append(Sample(str(d), Reduce(fn, (1,), False), (data,), _in_int64(numpy), ("N,6",)))
     rows = np.array([[-7, 2], [7, 0], [-1, 0], [3, 4]], np.int32)
     found.append(Sample("truncates", Reduce("mean", (1,), False), (rows,), lambda x: np.array([-2, 3, 0, 3], np.int32)))
     logs = np.array([1, 4, 0, 3], np.int32)
@@ -86,7 +89,10 @@ def _integer_samples() -> list[Sample]:
 
 
 def _empty_samples() -> list[Sample]:
-    floats = {"sum": 0, "mean": NAN, "max": -INF, "min": INF, "prod": 1, "l1": 0, "l2": 0, "sum_square": 0, "log_sum": -INF, "log_sum_exp": -INF}
+    floats = {
+        "sum": 0, "mean": NAN, "max": -INF, "min": INF, "prod": 1,
+        "l1": 0, "l2": 0, "sum_square": 0, "log_sum": -INF, "log_sum_exp": -INF,
+    }  # fmt: skip
     found = [
         Sample("of no element", Reduce(fn, (1,), False), (Data((2, 0, 3)),), (lambda v: lambda x: np.full((2, 3), v, np.float32))(value))
         for fn, value in floats.items()
@@ -124,7 +130,8 @@ def _arg_samples() -> list[Sample]:
             oracle = by_ort(onnx, axis=1, select_last_index=int(last), opset=13)
             found.append(Sample(f"ties, select_last {last}", ArgReduce(fn, 1, True, last), (ties,), oracle))
             whole = by_onnx(onnx, axis=1, select_last_index=int(last), opset=13)
-            found.extend(Sample(f"{d}, select_last {last}", ArgReduce(fn, 1, True, last), (Data((4, 9), d, -3, 3),), whole) for d in (i8, i64, u8))
+            op = ArgReduce(fn, 1, True, last)
+            found.extend(Sample(f"{d}, select_last {last}", op, (Data((4, 9), d, -3, 3),), whole) for d in (i8, i64, u8))
         numpy: Callable[..., Any] = np.argmax if fn == "max" else np.argmin
         holes = np.array([[1, NAN, 3], [NAN, NAN, 1], [INF, -INF, 0], [-INF, -INF, -INF]], np.float32)
         found.append(Sample("NaN counts as the extreme", ArgReduce(fn, 1, False), (holes,), lambda x, f=numpy: f(x, axis=1)))
