@@ -14,18 +14,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from graphc.errors import AttributeValueError, TypeMismatchError, UnsupportedError
 from graphc.ir.op import Array, Cost, Lowering, Op, register
 from graphc.kernel.access import Access, broadcast
+from graphc.kernel.derivative import derivative
 from graphc.kernel.evaluate import evaluate
 from graphc.kernel.expr import PRIMITIVES, Expr, arg, call, cast, const, maximum, minimum, select, substitute, walk
 from graphc.ops.shapes import broadcast_shapes
 from graphc.types.dtype import ALL, DType, bool_, dtype, f16, f32, f64, i64
 from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+    from graphc.ir.graph import Node, Value
 
 ANY = frozenset(ALL)
 BOOL = frozenset({bool_})
@@ -97,6 +102,24 @@ class Pointwise(Op):
             return substitute(value, {arg(f"x{i}", x.dtype): broadcast(x, index, shape) for i, x in enumerate(inputs)})
 
         return Lowering(element)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """The symbolic derivative of the formula times the incoming gradient, as pointwise nodes, summed over broadcast axes."""
+        from graphc.ops.express import Arithmetic  # late: it builds on the rows
+
+        build = Arithmetic(builder)
+        leaves = {arg(f"x{i}", v.type.dtype): v for i, v in enumerate(node.inputs)}
+        value = self.expression(tuple(v.type.dtype for v in node.inputs))
+        incoming = arg("grad", value.dtype)
+        found: list[Value | None] = []
+        for leaf, x in leaves.items():
+            slope = derivative(value, leaf) if value.dtype.is_float and leaf.dtype.is_float else None
+            if slope is None or (slope.is_const and slope.attr == 0):
+                found.append(None)
+                continue
+            grad = build.express(slope * incoming, {**leaves, incoming: grads[0]})
+            found.append(build.unbroadcast(grad, x.type.shape))
+        return found
 
     def _check(self, dtypes: Sequence[DType]) -> None:
         row = self.row
@@ -187,6 +210,11 @@ class Cast(Op):
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Moves bytes, computes nothing."""
         return Cost(0, types[0].nbytes + outputs[0].nbytes)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Cast back, between floats; else none."""
+        source = node.inputs[0].type.dtype
+        return [builder.add(Cast(source), grads[0]) if source.is_float and self.to.is_float else None]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         return Lowering(lambda *index: cast(inputs[0][index], self.to))

@@ -74,7 +74,8 @@ INTEGER: dict[str, Callable[..., Any]] = {
     "add": by_element(lambda a, b: a + b), "sub": by_element(lambda a, b: a - b), "mul": by_element(lambda a, b: a * b),
     "div": by_element(_truncated), "floor_div": by_element(lambda a, b: a // b if b else 0),
     "mod": by_element(lambda a, b: a % b if b else 0), "min": np.minimum, "max": np.maximum,
-    "equal": np.equal, "not_equal": np.not_equal, "less": np.less, "less_equal": np.less_equal, "greater": np.greater, "greater_equal": np.greater_equal, "bit_and": np.bitwise_and, "bit_or": np.bitwise_or,
+    "equal": np.equal, "not_equal": np.not_equal, "less": np.less, "less_equal": np.less_equal, "greater": np.greater,
+    "greater_equal": np.greater_equal, "bit_and": np.bitwise_and, "bit_or": np.bitwise_or,
     "bit_xor": np.bitwise_xor, "prelu": lambda x, s: np.where(x < 0, x * s, x),
 }  # fmt: skip
 INTEGER_UNARY: dict[str, Callable[..., Any]] = {

@@ -1,0 +1,84 @@
+"""Gradients of single ops: along a random direction, against a central difference of the reference in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Value
+from graphc.ir.op import Op
+from graphc.types.dtype import f64
+from ops.runners import run_reference
+from ops.sample import Data, Sample, by_name
+
+Array = np.ndarray[Any, np.dtype[Any]]
+STEP = 1e-6
+
+
+def _has_gradient(op: Op) -> bool:
+    return type(op).gradient is not Op.gradient
+
+
+def _in_double(sample: Sample) -> bool:
+    """Samples of which every float input is float64 and random (special values have no finite difference)."""
+    floats = [item for item in sample.inputs if item.dtype.kind == "f"]
+    rough = any(t.dtype.is_float and t.dtype != f64 for t in sample.op.output_types(*sample.types())) if isinstance(sample.op, Op) else True
+    return bool(floats) and not rough and all(isinstance(item, Data) and item.dtype == f64 for item in floats)
+
+
+SAMPLES = {
+    name: sample for name, sample in by_name().items()
+    if isinstance(sample.op, Op) and sample.differentiable and _has_gradient(sample.op) and _in_double(sample)
+}  # fmt: skip
+
+
+def test_there_are_samples() -> None:
+    assert len(SAMPLES) > 60
+
+
+@pytest.mark.parametrize("name", list(SAMPLES))
+def test_gradient_equals_difference(name: str) -> None:
+    sample = replace(SAMPLES[name], inputs=tuple(replace(i, special=False) if isinstance(i, Data) else i for i in SAMPLES[name].inputs))
+    assert isinstance(sample.op, Op)
+    arrays, rng = list(sample.arrays()), np.random.default_rng(7)
+    (y,) = sample.op.evaluate(*arrays)
+    incoming = np.where(np.isfinite(y), rng.standard_normal(y.shape), 0)  # nothing is claimed outside the domain
+    for i, grad in enumerate(_gradients(sample.op, arrays, incoming)):
+        if arrays[i].dtype.kind != "f":
+            assert grad is None
+            continue
+        direction = rng.standard_normal(arrays[i].shape)
+        ahead, behind = (_along(sample.op, arrays, i, direction * sign) for sign in (STEP, -STEP))
+        slope = np.where(np.isfinite(ahead - behind), (ahead - behind) / (2 * STEP), 0) * incoming
+        expected = float(np.sum(slope)) if y.dtype.kind == "f" else 0.0
+        if grad is None:
+            assert abs(expected) < 1e-6
+            continue
+        assert grad.shape == arrays[i].shape
+        assert grad.dtype == arrays[i].dtype
+        found = float(np.sum(np.where(np.isfinite(grad), grad, 0) * direction))
+        assert found == pytest.approx(expected, rel=2e-5, abs=2e-5)
+
+
+def _along(op: Op, arrays: list[Array], i: int, move: Array) -> Array:
+    (result,) = op.evaluate(*(a + move if k == i else a for k, a in enumerate(arrays)))
+    return result.astype(np.float64)
+
+
+def _gradients(op: Op, arrays: list[Array], incoming: Array) -> list[Array | None]:
+    builder = Builder()
+    inputs = [builder.constant(a, name=f"x{i}") for i, a in enumerate(arrays)]
+    value = builder.add(op, *inputs)
+    if not value.type.dtype.is_float:
+        return [None] * len(arrays)
+    grad = builder.constant(incoming.astype(value.type.dtype.numpy), name="grad")
+    assert value.producer is not None
+    results = op.gradient(builder, value.producer, [grad])
+    assert len(results) == len(arrays)
+    outputs: dict[str, Value] = {f"g{i}": r for i, r in enumerate(results) if r is not None}
+    found = iter(run_reference(builder.finish(**outputs), []))
+    return [None if r is None else next(found) for r in results]
