@@ -34,7 +34,7 @@ _COS = {
 
 def sin(v: Lanes, x: Value) -> Value:
     """NaN at infinity. 1 ulp (2 ulp in 64 bits beyond 2**20)."""
-    return _by_quadrant(v, x, 0)
+    return _keep_zero(v, x, _by_quadrant(v, x, 0))
 
 
 def cos(v: Lanes, x: Value) -> Value:
@@ -47,7 +47,12 @@ def tan(v: Lanes, x: Value) -> Value:
     sine, cosine, n, w = _sine_cosine(v, x)
     odd = w.integer_compare("ne", w.integer_op("and", n, 1), 0)
     quotient = w.div(w.select(odd, w.neg(cosine), sine), w.select(odd, sine, cosine))
-    return v.narrow(quotient)
+    return _keep_zero(v, x, v.narrow(quotient))
+
+
+def _keep_zero(v: Lanes, x: Value, result: Value) -> Value:
+    """x itself where it is 0, for the sign of zero."""
+    return v.select(v.compare("oeq", x, 0.0), x, result)
 
 
 def _by_quadrant(v: Lanes, x: Value, offset: int) -> Value:
