@@ -43,8 +43,11 @@ def split(total: int, most: int) -> Split:
 
 
 def max_pixels(target: Target, blocks: int) -> int:
-    """The most pixels of a tile with `blocks` blocks that leaves registers for the weights, a broadcast and (without FMA) a product."""
-    spare = blocks + 1 + (0 if target.has_fma else 1)
+    """The most pixels of a tile with `blocks` blocks that LLVM keeps in registers beside the weights and the broadcast input.
+
+    16-byte vectors (SSE2, NEON) cannot take a broadcast or unaligned operand from memory, and SSE2 needs a register for the product.
+    """
+    spare = blocks + (1 if target.vector_bytes > 16 else 4)
     return max(1, (target.registers - spare) // blocks)
 
 

@@ -126,15 +126,22 @@ class RegisterTile:
                 for block in range(self.blocks):
                     i = p * self.blocks + block
                     acc[i] = multiply_add(self.f, self.dtype, value, row[block], acc[i])
+        self._prefetch(weights, count)
         return (self._at(weights, count * self.reduction.weight_step), *acc)
 
     def _weights(self, weights: Value, channel: int, block: int) -> Value:
         r = self.reduction
         offset = channel * r.weight_step + block * self.lanes * r.lane_step
-        if r.prefetch:
-            prefetch(self.f, self._at(weights, offset + r.prefetch // self.dtype.itemsize))
         valid = self.valid if block == self.blocks - 1 else self.lanes
         return load_lanes(self.f, self._at(weights, offset), self.dtype, self.lanes, r.lane_step, valid)
+
+    def _prefetch(self, weights: Value, count: int) -> None:
+        """All prefetches of a body at once: one between multiply-adds would hold back LLVM's scheduler, which then spills."""
+        r = self.reduction
+        if r.prefetch:
+            start = r.prefetch // self.dtype.itemsize
+            for offset in range(start, start + count * r.weight_step, 64 // self.dtype.itemsize):
+                prefetch(self.f, self._at(weights, offset))
 
     def _squares(self, weights: Value) -> list[list[Value]]:
         """Per block, the weight vectors of the next `lanes` steps."""
