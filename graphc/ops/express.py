@@ -39,6 +39,10 @@ class Arithmetic:
         """A number as a constant scalar."""
         return operand if isinstance(operand, Value) else self.builder.constant(np.asarray(operand, dtype.numpy))
 
+    def ones(self, like: Value) -> Value:
+        """The scalar 1 of a value's dtype."""
+        return self.value(1.0, like.type.dtype)
+
     def reduce(self, fn: str, x: Value, axes: tuple[int, ...], keepdims: bool = True) -> Value:
         """`reduce` over the axes; x itself where there are none."""
         return self.builder.add(op_class("reduce").build({"fn": fn, "axes": axes, "keepdims": keepdims}), x) if axes else x

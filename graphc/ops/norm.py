@@ -9,17 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from graphc.errors import AttributeValueError, ShapeError
-from graphc.ir.op import Array, Cost, Lowering, Op, need_float, register
+from graphc.ir.op import Array, Cost, Lowering, Op, need_float, op_class, register
 from graphc.kernel.access import Access, broadcast, padded
 from graphc.kernel.expr import Expr, call, cast, reduce
+from graphc.ops.express import Arithmetic
 from graphc.ops.precision import accurate, read, wide
 from graphc.ops.shapes import check_axes, check_broadcast_to
 from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+    from graphc.ir.graph import Node, Value
 
 Along = Callable[..., Expr]  # (reduced index, ...) -> element
 
@@ -66,6 +71,30 @@ def _centred(x: Expr, extents: Sequence[int], along: Along, epsilon: float) -> E
     return (x - mean) / call("sqrt", _mean(extents, square) + epsilon)
 
 
+def _standardised(a: Arithmetic, x: Value, axes: tuple[int, ...], epsilon: float, centre: bool = True) -> tuple[Value, Value]:
+    """(normalised x, 1 / deviation) over the axes as nodes; `centre` False leaves the mean in (RMS)."""
+    centred = a("sub", x, a.reduce("mean", x, axes)) if centre else x
+    inverse = a("reciprocal", a("sqrt", a("add", a.reduce("mean", a("mul", centred, centred), axes), epsilon)))
+    return a("mul", centred, inverse), inverse
+
+
+def _standardised_gradient(a: Arithmetic, y: Value, inverse: Value, grad: Value, axes: tuple[int, ...], centre: bool = True) -> Value:
+    """Of the input, from the gradient of the normalised y: (grad - mean(grad) - y mean(grad y)) / deviation."""
+    along = a("mul", y, a.reduce("mean", a("mul", grad, y), axes))
+    rest = a("sub", grad, a.reduce("mean", grad, axes)) if centre else grad
+    return a("mul", a("sub", rest, along), inverse)
+
+
+def _column(a: Arithmetic, vector: Value, rank: int) -> Value:
+    """(C,) as (1, C, 1, ...)."""
+    return a.reshape(vector, (1, vector.type.shape[0]) + (1,) * (rank - 2))
+
+
+def _channel_sum(a: Arithmetic, x: Value) -> Value:
+    """(N, C, *spatial) to (C,)."""
+    return a.reduce("sum", x, (0, *range(2, x.type.rank)), keepdims=False)
+
+
 @register
 @dataclass(frozen=True)
 class BatchNorm(Op):
@@ -92,6 +121,17 @@ class BatchNorm(Op):
         scale, bias, mean, var = (_per_channel(v, x.ndim) for v in arrays[1:])
         return np.asarray((x - mean) / np.sqrt(var + x.dtype.type(self.epsilon)) * scale + bias, dtype=arrays[0].dtype)
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Mean and variance are inputs like the others: d mean = -sum dx, d var = -1/2 sum grad scale (x - mean) / deviation^3."""
+        a, (x, scale, _, mean, var), grad = Arithmetic(builder), node.inputs, grads[0]
+        inverse = a("reciprocal", a("sqrt", a("add", var, self.epsilon)))
+        factor = a("mul", scale, inverse)
+        dot = _channel_sum(a, a("mul", grad, a("sub", x, _column(a, mean, x.type.rank))))
+        total = _channel_sum(a, grad)
+        d_var = a("mul", a("mul", dot, factor), a("mul", a("mul", inverse, inverse), -0.5))
+        d_x = a("mul", grad, _column(a, factor, x.type.rank))
+        return [d_x, a("mul", dot, inverse), total, a("neg", a("mul", total, factor)), d_var]
+
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Two per element, once the channel's factor and offset are known."""
         return _norm_cost(2, types, outputs)
@@ -114,6 +154,7 @@ class _OverTrailing(Op):
     axis: int
     epsilon: float = 1e-5
     family: ClassVar[str] = "normalise"
+    centre: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> TensorType:
         need_float(self, *types)
@@ -125,6 +166,15 @@ class _OverTrailing(Op):
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Sum, centre, square, sum, divide and one per affine input."""
         return _norm_cost(4 + len(types), types, outputs)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        a, (x, *affine), grad = Arithmetic(builder), node.inputs, grads[0]
+        axes = tuple(range(self.axis, x.type.rank))
+        y, inverse = _standardised(a, x, axes, self.epsilon, self.centre)
+        inner = a("mul", grad, affine[0]) if affine else grad
+        factors = (a("mul", grad, y), grad)
+        of_affine = [a.unbroadcast(factor, v.type.shape) for factor, v in zip(factors, affine, strict=False)]
+        return [_standardised_gradient(a, y, inverse, inner, axes, self.centre), *of_affine]
 
     def _np_affine(self, y: Array, arrays: Sequence[Array]) -> Array:
         y = y * accurate(arrays[1]) if len(arrays) > 1 else y
@@ -178,6 +228,7 @@ class RMSNorm(_OverTrailing):
     name: ClassVar[str] = "rms_norm"
     onnx: ClassVar[str] = "RMSNormalization"
     inputs: ClassVar[tuple[int, int]] = (1, 2)
+    centre: ClassVar[bool] = False
 
     def reference(self, *arrays: Array) -> Array:
         x = accurate(arrays[0])
@@ -212,6 +263,13 @@ class InstanceNorm(Op):
         x = accurate(arrays[0])
         scale, bias = (_per_channel(v, x.ndim) for v in arrays[1:])
         return np.asarray(_np_centred(x, tuple(range(2, x.ndim)), self.epsilon) * scale + bias, dtype=arrays[0].dtype)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        a, (x, scale, _), grad = Arithmetic(builder), node.inputs, grads[0]
+        axes = tuple(range(2, x.type.rank))
+        y, inverse = _standardised(a, x, axes, self.epsilon)
+        inner = a("mul", grad, _column(a, scale, x.type.rank))
+        return [_standardised_gradient(a, y, inverse, inner, axes), _channel_sum(a, a("mul", grad, y)), _channel_sum(a, grad)]
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Sum, centre, square, sum, scale, shift."""
@@ -256,6 +314,16 @@ class GroupNorm(Op):
         scale, bias = (_per_channel(v, x.ndim) for v in arrays[1:])
         return np.asarray(y * scale + bias, dtype=arrays[0].dtype)
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        a, (x, scale, _), grad = Arithmetic(builder), node.inputs, grads[0]
+        n, c, *spatial = x.type.shape
+        split = (n, self.groups, c // self.groups, *spatial)
+        axes = tuple(range(2, len(split)))
+        y, inverse = _standardised(a, a.reshape(x, split), axes, self.epsilon)
+        inner = a.reshape(a("mul", grad, _column(a, scale, x.type.rank)), split)
+        d_x = a.reshape(_standardised_gradient(a, y, inverse, inner, axes), x.type.shape)
+        return [d_x, _channel_sum(a, a("mul", grad, a.reshape(y, x.type.shape))), _channel_sum(a, grad)]
+
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Sum, centre, square, sum, scale, shift."""
         return _norm_cost(7, types, outputs)
@@ -270,6 +338,20 @@ class GroupNorm(Op):
             return cast(y * scale(c) + bias(c), output.dtype)
 
         return Lowering(value)
+
+
+def _channel_window(a: Arithmetic, x: Value, before: int, after: int) -> Value:
+    """The sum over the channels c - before .. c + after, as a sum of shifted copies."""
+    rank, shape = x.type.rank, x.type.shape
+    edge = (0,) * (rank - 2)
+    wide = a.builder.add(op_class("pad").build({"before": (0, before, *edge), "after": (0, after, *edge)}), x)
+    total: Value | None = None
+    for shift in range(before + after + 1):
+        attributes = {"starts": (0, shift, *edge), "steps": (1,) * rank, "shape": shape}
+        part = a.builder.add(op_class("slice").build(attributes), wide)
+        total = part if total is None else a("add", total, part)
+    assert total is not None
+    return total
 
 
 @register
@@ -307,6 +389,15 @@ class LRN(Op):
             total[:, c] = np.sum(window * window, axis=1)
         kind = x.dtype.type
         return np.asarray(x / (kind(self.bias) + kind(self.alpha / self.size) * total) ** kind(self.beta), dtype=arrays[0].dtype)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """With s = bias + alpha / size * window(x^2): grad s^-beta - 2 alpha beta / size * x * mirrored window(grad y / s)."""
+        a, (x,), grad = Arithmetic(builder), node.inputs, grads[0]
+        before, after = (self.size - 1) // 2, self.size // 2
+        s = a("add", a("mul", _channel_window(a, a("mul", x, x), before, after), self.alpha / self.size), self.bias)
+        shared = _channel_window(a, a("div", a("mul", grad, node.output), s), after, before)
+        direct = a("mul", grad, a("pow", s, -self.beta))
+        return [a("sub", direct, a("mul", a("mul", x, shared), 2 * self.alpha * self.beta / self.size))]
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """A multiply-add per neighbour, then scale, shift, power, divide."""
@@ -377,6 +468,12 @@ class Softmax(_OverAxis):
         powers = np.exp(self._np_shifted(accurate(arrays[0])))
         return np.asarray(powers / np.sum(powers, axis=self.axis, keepdims=True), dtype=arrays[0].dtype)
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """y (grad - sum(grad y))."""
+        a, y = Arithmetic(builder), node.output
+        dot = a.reduce("sum", a("mul", grads[0], y), (self.axis,))
+        return [a("mul", y, a("sub", grads[0], dot))]
+
     def _combine(self, shifted: Expr, total: Expr) -> Expr:
         return call("exp", shifted) / total
 
@@ -392,6 +489,12 @@ class LogSoftmax(_OverAxis):
     def reference(self, *arrays: Array) -> Array:
         shifted = self._np_shifted(accurate(arrays[0]))
         return np.asarray(shifted - np.log(np.sum(np.exp(shifted), axis=self.axis, keepdims=True)), dtype=arrays[0].dtype)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """grad - exp(y) sum(grad)."""
+        a, y = Arithmetic(builder), node.output
+        total = a.reduce("sum", grads[0], (self.axis,))
+        return [a("sub", grads[0], a("mul", a("exp", y), total))]
 
     def _combine(self, shifted: Expr, total: Expr) -> Expr:
         return shifted - call("log", total)

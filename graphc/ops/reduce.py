@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -14,11 +14,16 @@ from graphc.ir.op import Array, Cost, Lowering, Op, register
 from graphc.kernel.access import Access
 from graphc.kernel.evaluate import convert, neutral_number
 from graphc.kernel.expr import Expr, call, cast, const, equal, reduce, select
+from graphc.ops.express import Arithmetic
 from graphc.ops.precision import accurate, read, wide
 from graphc.ops.shapes import check_axes
 from graphc.types.dtype import DType, bool_, dtype, f64, i64
-from graphc.types.shape import DimLike
+from graphc.types.shape import DimLike, product
 from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+    from graphc.ir.graph import Node, Value
 
 Body = Callable[..., Expr]  # (reduced index, ...) -> element
 _LOGARITHMIC = ("l2", "log_sum", "log_sum_exp")
@@ -95,6 +100,48 @@ _LOWER: dict[str, Callable[[tuple[int, ...], Body, DType], Expr]] = {
 }
 
 
+Gradient = Callable[[Arithmetic, "Value", "Value", "Value", tuple[int, ...]], "Value"]  # (a, x, y, grad of y, axes) -> grad of x
+
+
+def _grad_mean(a: Arithmetic, x: Value, y: Value, grad: Value, axes: tuple[int, ...]) -> Value:
+    count = product(x.type.shape[axis] for axis in axes).__index__()
+    return a("mul", grad, 1.0 / count) if count else grad
+
+
+def _grad_extreme(a: Arithmetic, x: Value, y: Value, grad: Value, axes: tuple[int, ...]) -> Value:
+    """An equal share for each element that is the extreme."""
+    chosen = a("where", a("equal", x, y), a.ones(x), 0.0)
+    return a("mul", chosen, a("div", grad, a.reduce("sum", chosen, axes)))
+
+
+def _grad_prod(a: Arithmetic, x: Value, y: Value, grad: Value, axes: tuple[int, ...]) -> Value:
+    """The product of the others: y / x, or where x is the only zero, the product of what is not zero."""
+    zero = a("equal", x, 0.0)
+    zeros = a.reduce("sum", a("where", zero, a.ones(x), 0.0), axes)
+    others = a.reduce("prod", a("where", zero, 1.0, x), axes)
+    lonely = a("where", a("equal", zeros, 1.0), others, 0.0)
+    return a("mul", grad, a("where", zero, lonely, a("div", y, a("where", zero, 1.0, x))))
+
+
+def _grad_l2(a: Arithmetic, x: Value, y: Value, grad: Value, axes: tuple[int, ...]) -> Value:
+    zero = a("equal", y, 0.0)
+    return a("mul", x, a("where", zero, 0.0, a("div", grad, a("where", zero, 1.0, y))))
+
+
+_GRADIENT: dict[str, Gradient] = {
+    "sum": lambda a, x, y, grad, axes: grad,
+    "mean": _grad_mean,
+    "max": _grad_extreme,
+    "min": _grad_extreme,
+    "prod": _grad_prod,
+    "l1": lambda a, x, y, grad, axes: a("mul", grad, a("sign", x)),
+    "l2": _grad_l2,
+    "sum_square": lambda a, x, y, grad, axes: a("mul", a("mul", x, 2.0), grad),
+    "log_sum": lambda a, x, y, grad, axes: a("mul", grad, a("exp", a("neg", y))),
+    "log_sum_exp": lambda a, x, y, grad, axes: a("mul", grad, a("exp", a("sub", x, y))),
+}
+
+
 @register
 @dataclass(frozen=True)
 class Reduce(Op):
@@ -140,6 +187,16 @@ class Reduce(Op):
         result = _NUMPY[self.fn](values, self.axes)
         result = convert(result, dtype(x.dtype))
         return result.reshape(tuple(int(dim) for dim in self._shape(x.shape)))
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Ties of max and min share the gradient evenly; l2 of zeros has gradient 0 (as PyTorch amax, amin and norm)."""
+        (x,) = node.inputs
+        if not x.type.dtype.is_float:
+            return [None]
+        a = Arithmetic(builder)
+        kept = tuple(1 if axis in self.axes else dim for axis, dim in enumerate(x.type.shape))
+        y, grad = (a.reshape(value, kept) for value in (node.output, grads[0]))
+        return [a.expand(_GRADIENT[self.fn](a, x, y, grad, self.axes), x.type.shape)]
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """One operation per element read, two where a function is applied first."""
@@ -269,6 +326,11 @@ class CumSum(Op):
             head = np.zeros_like(values.take(range(min(1, values.shape[self.axis])), axis=self.axis))
             sums = np.concatenate([head, sums.take(range(values.shape[self.axis] - 1), axis=self.axis)], axis=self.axis)
         return np.asarray(np.flip(sums, self.axis) if self.reverse else sums, dtype=x.dtype)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """The sum from the other end."""
+        is_float = node.inputs[0].type.dtype.is_float
+        return [builder.add(CumSum(self.axis, self.exclusive, not self.reverse), grads[0]) if is_float else None]
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """What the sum needs: one addition per element."""
