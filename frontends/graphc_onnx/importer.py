@@ -196,9 +196,10 @@ class Importer:
             raise ModelError(f"{len(inputs)} inputs for function {body.name!r}, which takes {len(body.input)}")
         given = dict(zip(body.input, [*inputs, *[None] * len(body.input)], strict=False))
         nodes = functions.specialise(body, call)
-        with self._inside(Scope(opsets(body.opset_import) or self.scope.versions, f"{self.scope.prefix}{name}/", None, given)) as scope:
+        versions = {**self.scope.versions, **opsets(body.opset_import)}
+        with self._inside(Scope(versions, f"{self.scope.prefix}{name}/", None, given)) as scope:
             self._nodes(nodes, unique_node_names(nodes))
-            return [scope.find(output) for output in body.output]
+            return [scope.items.get(output) for output in body.output]  # what a call does not ask for may be undefined
 
     def inline_graph(self, graph: onnx.GraphProto, inputs: Mapping[str, Item]) -> list[Item]:
         """Import a subgraph in place: its outputs, in order."""

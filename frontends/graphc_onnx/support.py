@@ -46,7 +46,7 @@ def _scan(
         if key in table:
             functions.check_not_recursive(key, active)
             body = table[key]
-            _scan(body.node, opsets(body.opset_import) or versions, table, missing, active | {key})
+            _scan(body.node, {**versions, **opsets(body.opset_import)}, table, missing, active | {key})
         elif find(domain, node.op_type, versions.get(domain, 1)) is None:
             if not functions.has_body(node.op_type, domain, versions.get(domain, 1)):
                 missing[f"{domain}:{node.op_type}" if domain else node.op_type] += 1

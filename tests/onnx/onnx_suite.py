@@ -25,7 +25,8 @@ TIER_2 = frozenset(
     " HardSwish HardSigmoid Elu Selu Softplus Mish Erf Exp Log Neg Abs Min Max Equal Greater Less Not And Or LogSoftmax ReduceSum"
     " ReduceMax ReduceMin ReduceProd ReduceSumSquare ReduceL1 ReduceLogSum ReduceLogSumExp ArgMax ArgMin DepthToSpace SpaceToDepth Range"
     " Tile OneHot Upsample CastLike RMSNormalization LpPool MeanVarianceNormalization SoftmaxCrossEntropyLoss"
-    " NegativeLogLikelihoodLoss".split()
+    " NegativeLogLikelihoodLoss"
+    " Reciprocal Size GatherElements LessOrEqual".split()  # these four: of the function bodies of the operators above
 )
 CORE_TYPES = frozenset({1, 6, 7, 9})  # float32, int32, int64, bool
 EXCLUSIONS = Path(__file__).with_name("conformance_exclusions.txt")

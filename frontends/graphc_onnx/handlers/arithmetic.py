@@ -84,8 +84,16 @@ def mean(context: Context, node: OnnxNode) -> Value:
 
 @onnx_op("BitShift")
 def bit_shift(context: Context, node: OnnxNode) -> Value:
-    direction = node.string("direction", choices=("LEFT", "RIGHT"))
-    return context.pointwise("shift_left" if direction == "LEFT" else "shift_right", node.input(0), node.input(1))
+    """Shifting a signed integer right by its width or more (or by a negative amount) leaves its sign."""
+    x, amount = node.input(0), node.input(1)
+    if node.string("direction", choices=("LEFT", "RIGHT")) == "LEFT":
+        return context.pointwise("shift_left", x, amount)
+    if x.type.dtype.kind == "i":
+        most = context.like(x.type.dtype.bits - 1, amount)
+        inside = context.pointwise("min", amount, most)
+        negative = context.pointwise("less", amount, context.like(0, amount))
+        amount = context.pointwise("where", negative, most, inside)
+    return context.pointwise("shift_right", x, amount)
 
 
 @onnx_op("Cast")
