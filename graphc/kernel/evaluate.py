@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import UnsupportedError
+from graphc.errors import ShapeError, UnsupportedError
 from graphc.kernel.expr import COMPARISONS, Expr, Number, free_indices
 from graphc.types.dtype import DType
 
@@ -29,7 +29,12 @@ def evaluate(expr: Expr, env: Mapping[Expr, Array], load: Load | None = None) ->
     the dtype does not have.
     """
     with np.errstate(all="ignore"):
-        return _evaluate(expr, {node: np.asarray(value) for node, value in env.items()}, load)
+        return _evaluate(expr, {node: _typed(value, node.dtype) for node, value in env.items()}, load)
+
+
+def _typed(value: Any, dtype: DType) -> Array:
+    array = np.asarray(value)
+    return array if array.dtype == object else array.astype(dtype.numpy, copy=False)
 
 
 def _evaluate(root: Expr, known: Mapping[Expr, Array], load: Load | None) -> Array:
@@ -243,6 +248,14 @@ def _truncated(a: Any, b: Any) -> Any:
     return -quotient if negative else quotient
 
 
+def _smaller(a: Any, b: Any) -> Any:
+    """Of min(N, 1) only `1 <= N` is certain, of min(1, N) also only that."""
+    try:
+        return a if a <= b else b
+    except ShapeError:
+        return b if b <= a else a
+
+
 def _size(a: Any) -> Any:
     return -a if a < 0 else a
 
@@ -252,7 +265,7 @@ _SYMBOLIC: dict[str, Callable[..., Any]] = {
     "neg": lambda a: -a, "abs": _size, "sign": lambda a: (a > 0) - (a < 0),
     "floordiv": lambda a, b: 0 if b == 0 else a // b, "mod": lambda a, b: 0 if b == 0 else a % b,
     "idiv": _truncated, "fmod": lambda a, b: 0 if b == 0 else a - _truncated(a, b) * b,
-    "min": lambda a, b: a if a <= b else b, "max": lambda a, b: a if a >= b else b,
+    "min": _smaller, "max": lambda a, b: -_smaller(-a, -b),
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "lt": lambda a, b: a < b, "le": lambda a, b: a <= b,
     "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b, "select": lambda c, a, b: a if c else b,
     "floor": lambda a: a, "ceil": lambda a: a, "round": lambda a: a, "trunc": lambda a: a,
