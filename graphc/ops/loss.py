@@ -12,9 +12,9 @@ from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ops.movement import Reshape
-from graphc.ops.norm import LogSoftmax
 from graphc.ops.pointwise import op
 from graphc.ops.reduce import Reduce
+from graphc.ops.softmax import LogSoftmax
 from graphc.types.shape import DimLike, static
 
 REDUCTIONS = ("none", "mean", "sum")

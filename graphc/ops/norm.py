@@ -1,4 +1,4 @@
-"""Normalisations: batch, layer, RMS, instance, group, local response, softmax.
+"""Normalisations: batch, layer, RMS, instance, group (local response and softmax have files of their own, and are importable from here).
 
 All take one floating point dtype; float16 is computed in float32. Means and variances are two-pass: the mean first, then the mean of
 the centred squares (divided by the count, not count - 1). Channels are axis 1 of (N, C, *spatial).
@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from graphc.errors import AttributeValueError, ShapeError
-from graphc.ir.op import Array, Cost, Lowering, Op, need_float, op_class, register
-from graphc.kernel.access import Access, broadcast, padded
+from graphc.ir.op import Array, Cost, Lowering, Op, need_float, register
+from graphc.kernel.access import Access, broadcast
 from graphc.kernel.expr import Expr, call, cast, reduce
 from graphc.ops.express import Arithmetic
-from graphc.ops.precision import accurate, read, wide
+from graphc.ops.lrn import LRN
+from graphc.ops.precision import accurate, read
 from graphc.ops.shapes import check_axes, check_broadcast_to
+from graphc.ops.softmax import LogSoftmax, Softmax
 from graphc.types.tensor import TensorType
+
+__all__ = ["LRN", "BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "LogSoftmax", "RMSNorm", "Softmax"]
 
 if TYPE_CHECKING:
     from graphc.ir.builder import Builder
@@ -338,163 +342,3 @@ class GroupNorm(Op):
             return cast(y * scale(c) + bias(c), output.dtype)
 
         return Lowering(value)
-
-
-def _channel_window(a: Arithmetic, x: Value, before: int, after: int) -> Value:
-    """The sum over the channels c - before .. c + after, as a sum of shifted copies."""
-    rank, shape = x.type.rank, x.type.shape
-    edge = (0,) * (rank - 2)
-    wide = a.builder.add(op_class("pad").build({"before": (0, before, *edge), "after": (0, after, *edge)}), x)
-    total: Value | None = None
-    for shift in range(before + after + 1):
-        attributes = {"starts": (0, shift, *edge), "steps": (1,) * rank, "shape": shape}
-        part = a.builder.add(op_class("slice").build(attributes), wide)
-        total = part if total is None else a("add", total, part)
-    assert total is not None
-    return total
-
-
-@register
-@dataclass(frozen=True)
-class LRN(Op):
-    """x / (bias + alpha / size * s)^beta, s the sum of squares over `size` neighbouring channels, (size - 1) // 2 of them before.
-
-    x (N, C, *spatial). ONNX LRN; Krizhevsky et al. 2012.
-    """
-
-    size: int
-    alpha: float = 1e-4
-    beta: float = 0.75
-    bias: float = 1.0
-    name: ClassVar[str] = "lrn"
-    onnx: ClassVar[str] = "LRN"
-    family: ClassVar[str] = "window"
-    tolerance: ClassVar[float] = 8.0
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise AttributeValueError(f"lrn: size must be at least 1, got {self.size}")
-
-    def infer(self, *types: TensorType) -> TensorType:
-        need_float(self, *types)
-        _check_channels(self, types[0], ())
-        return types[0]
-
-    def reference(self, *arrays: Array) -> Array:
-        x = accurate(arrays[0])
-        before, channels = (self.size - 1) // 2, x.shape[1]
-        total = np.zeros_like(x)
-        for c in range(channels):
-            window = x[:, max(c - before, 0) : min(c - before + self.size, channels)]
-            total[:, c] = np.sum(window * window, axis=1)
-        kind = x.dtype.type
-        return np.asarray(x / (kind(self.bias) + kind(self.alpha / self.size) * total) ** kind(self.beta), dtype=arrays[0].dtype)
-
-    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
-        """With s = bias + alpha / size * window(x^2): grad s^-beta - 2 alpha beta / size * x * mirrored window(grad y / s)."""
-        a, (x,), grad = Arithmetic(builder), node.inputs, grads[0]
-        before, after = (self.size - 1) // 2, self.size // 2
-        s = a("add", a("mul", _channel_window(a, a("mul", x, x), before, after), self.alpha / self.size), self.bias)
-        shared = _channel_window(a, a("div", a("mul", grad, node.output), s), after, before)
-        direct = a("mul", grad, a("pow", s, -self.beta))
-        return [a("sub", direct, a("mul", a("mul", x, shared), 2 * self.alpha * self.beta / self.size))]
-
-    def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
-        """A multiply-add per neighbour, then scale, shift, power, divide."""
-        return _norm_cost(2 * self.size + 4, types, outputs)
-
-    def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
-        (x,) = inputs
-        computed, before = wide(output.dtype), (self.size - 1) // 2
-
-        def value(n: Expr, c: Expr, *at: Expr) -> Expr:
-            def square(k: Expr) -> Expr:
-                neighbour = cast(padded(x, (n, c + (k - before), *at), 0), computed)
-                return neighbour * neighbour
-
-            total = reduce("sum", (self.size,), square)
-            power = call("pow", total * (self.alpha / self.size) + self.bias, self.beta)
-            return cast(cast(x(n, c, *at), computed) / power, output.dtype)
-
-        return Lowering(value)
-
-
-@dataclass(frozen=True)
-class _OverAxis(Op):
-    """Shared by the softmaxes: rows along one axis."""
-
-    axis: int
-    family: ClassVar[str] = "normalise"
-    tolerance: ClassVar[float] = 8.0
-
-    def infer(self, *types: TensorType) -> TensorType:
-        need_float(self, *types)
-        check_axes(self.name, (self.axis,), types[0].rank)
-        return types[0]
-
-    def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
-        """Maximum, subtract, exp, sum, divide."""
-        return _norm_cost(5, types, outputs)
-
-    def _np_shifted(self, x: Array) -> Array:
-        return np.asarray(x - np.max(x, axis=self.axis, keepdims=True, initial=-np.inf))
-
-    def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
-        x, extents = read(inputs[0]), (inputs[0].shape[self.axis],)
-
-        def value(*index: Expr) -> Expr:
-            def along(r: Expr) -> Expr:
-                return x(*index[: self.axis], r, *index[self.axis + 1 :])
-
-            peak = reduce("max", extents, along)
-            total = reduce("sum", extents, lambda r: call("exp", along(r) - peak))
-            return cast(self._combine(x(*index) - peak, total), output.dtype)
-
-        return Lowering(value)
-
-    def _combine(self, shifted: Expr, total: Expr) -> Expr:
-        raise NotImplementedError
-
-
-@register
-@dataclass(frozen=True)
-class Softmax(_OverAxis):
-    """exp(x - max) / sum exp(x - max) along `axis`; a row of -inf or with an inf or NaN is NaN. Any rank. ONNX Softmax (opset 13)."""
-
-    name: ClassVar[str] = "softmax"
-    onnx: ClassVar[str] = "Softmax"
-
-    def reference(self, *arrays: Array) -> Array:
-        powers = np.exp(self._np_shifted(accurate(arrays[0])))
-        return np.asarray(powers / np.sum(powers, axis=self.axis, keepdims=True), dtype=arrays[0].dtype)
-
-    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
-        """y (grad - sum(grad y))."""
-        a, y = Arithmetic(builder), node.output
-        dot = a.reduce("sum", a("mul", grads[0], y), (self.axis,))
-        return [a("mul", y, a("sub", grads[0], dot))]
-
-    def _combine(self, shifted: Expr, total: Expr) -> Expr:
-        return call("exp", shifted) / total
-
-
-@register
-@dataclass(frozen=True)
-class LogSoftmax(_OverAxis):
-    """x - max - log sum exp(x - max) along `axis`. Any rank. ONNX LogSoftmax (opset 13)."""
-
-    name: ClassVar[str] = "log_softmax"
-    onnx: ClassVar[str] = "LogSoftmax"
-
-    def reference(self, *arrays: Array) -> Array:
-        shifted = self._np_shifted(accurate(arrays[0]))
-        return np.asarray(shifted - np.log(np.sum(np.exp(shifted), axis=self.axis, keepdims=True)), dtype=arrays[0].dtype)
-
-    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
-        """grad - exp(y) sum(grad)."""
-        a, y = Arithmetic(builder), node.output
-        total = a.reduce("sum", grads[0], (self.axis,))
-        return [a("sub", grads[0], a("mul", a("exp", y), total))]
-
-    def _combine(self, shifted: Expr, total: Expr) -> Expr:
-        return shifted - call("log", total)

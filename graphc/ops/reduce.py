@@ -185,7 +185,8 @@ class Reduce(Op):
         in_double = x.dtype.kind in "iu" and self.fn in _LOGARITHMIC
         values = x.astype(np.float64) if in_double else accurate(x)
         result = _NUMPY[self.fn](values, self.axes)
-        result = convert(result, dtype(x.dtype))
+        if x.dtype != object:  # an object array holds symbolic dims
+            result = convert(result, dtype(x.dtype))
         return result.reshape(tuple(int(dim) for dim in self._shape(x.shape)))
 
     def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:

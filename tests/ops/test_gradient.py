@@ -11,6 +11,8 @@ import pytest
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.op import Op
+from graphc.ops.pointwise import op
+from graphc.ops.reduce import Reduce
 from graphc.types.dtype import f64
 from ops.runners import run_reference
 from ops.sample import Data, Sample, by_name
@@ -82,3 +84,38 @@ def _gradients(op: Op, arrays: list[Array], incoming: Array) -> list[Array | Non
     outputs: dict[str, Value] = {f"g{i}": r for i, r in enumerate(results) if r is not None}
     found = iter(run_reference(builder.finish(**outputs), []))
     return [None if r is None else next(found) for r in results]
+
+
+def _by_torch(fn: Any, x: Array) -> Array:
+    torch = pytest.importorskip("torch")
+    leaf = torch.tensor(x, requires_grad=True)
+    fn(torch, leaf).sum().backward()
+    return np.asarray(leaf.grad.numpy())
+
+
+CORNERS: dict[str, tuple[Op, Any, list[list[float]]]] = {
+    "prod of one zero": (Reduce("prod", (1,)), lambda torch, x: x.prod(1), [[2, 0, 3], [1, 2, 3]]),
+    "prod of two zeros": (Reduce("prod", (1,)), lambda torch, x: x.prod(1), [[0, 0, 3]]),
+    "ties of max": (Reduce("max", (1,)), lambda torch, x: x.amax(1), [[1, 3, 3], [2, 2, 2]]),
+    "ties of min": (Reduce("min", (0, 1)), lambda torch, x: x.amin(), [[1, 3], [1, 1]]),
+    "l2 of zeros": (Reduce("l2", (1,)), lambda torch, x: x.norm(dim=1), [[0, 0], [3, 4]]),
+    "l1 at zero": (Reduce("l1", (1,)), lambda torch, x: x.abs().sum(1), [[0, -2, 3]]),
+    "relu at zero": (op("relu"), lambda torch, x: torch.relu(x), [[0, -1, 1]]),
+    "abs at zero": (op("abs"), lambda torch, x: x.abs(), [[0, -1, 1]]),
+    "clip at its bounds": (op("clip", lo=-1, hi=1), lambda torch, x: x.clamp(-1.0, 1.0), [[-2, 0.5, 2]]),
+    "silu far out": (op("silu"), lambda torch, x: torch.nn.functional.silu(x), [[-800, 800, 0]]),
+    "sigmoid far out": (op("sigmoid"), lambda torch, x: torch.sigmoid(x), [[-800, 800, 0]]),
+    "softplus far out": (op("softplus"), lambda torch, x: torch.nn.functional.softplus(x), [[-800, 800, 0.5]]),
+    "gelu far out": (op("gelu"), lambda torch, x: torch.nn.functional.gelu(x), [[-80, 80, 0]]),
+    "elu far out": (op("elu"), lambda torch, x: torch.nn.functional.elu(x), [[-800, 800, 0.5]]),
+    "sqrt": (op("sqrt"), lambda torch, x: x.sqrt(), [[4, 9, 0.25]]),
+}
+
+
+@pytest.mark.parametrize("name", list(CORNERS))
+def test_gradient_at_corners_is_that_of_torch(name: str) -> None:
+    op_, torch_fn, rows = CORNERS[name]
+    x = np.array(rows, np.float64)
+    (grad,) = _gradients(op_, [x], np.ones_like(op_.evaluate(x)[0]))
+    assert grad is not None
+    np.testing.assert_allclose(grad, _by_torch(torch_fn, x), rtol=1e-12, atol=1e-14)
