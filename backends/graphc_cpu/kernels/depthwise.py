@@ -41,7 +41,7 @@ class _Depthwise:
         height, width = self.spatial[-2:]
         for rows in range(1, min(height, 4) + 1):
             live = min(self.kernel[-2][0] if len(self.kernel) > 1 else 1, rows) * (self.kernel[-1][0] if self.kernel else 1)
-            most = self.target.registers - min(live, 9) - (2 if self.target.has_fma else 3)
+            most = self.target.registers - min(live, 9) - (2 if self.target.vector_bytes > 16 else 5)
             if most >= rows:
                 yield split(height, rows), split(width, max(1, min(most, 16) // rows))
 

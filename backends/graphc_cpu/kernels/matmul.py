@@ -1,7 +1,8 @@
 """Matrix product on the register tile of convolution: rows of a as pixels, vector blocks of columns of b as output channels.
 
 b is packed in panels, read in place with contiguous rows, or read in place with contiguous columns (squares of it are transposed in
-registers); other strides are read lane by lane, which is slow. Work is split by output only, and each element is one sum over k in order: the same bits for any number of threads.
+registers); other strides are read lane by lane, which is slow. Work is split by output only, and each element is one sum over k in
+order: the same bits for any number of threads.
 """
 
 from __future__ import annotations

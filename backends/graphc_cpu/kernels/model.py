@@ -50,10 +50,11 @@ def conv_model(spec: ConvSpec, operands: Sequence[Array]) -> None:
             )
             taps = w[oc][(slice(None), *position)].astype(wide)
             acc[:, oc] += np.tensordot(channels[(slice(None), slice(None), *window)].astype(wide), taps, (1, 0))
+    channels = None
     if spec.output.layout.is_blocked:
-        acc = _blocked(acc, spec.output.layout.block)
+        acc, channels = _blocked(acc, spec.output.layout.block), out_channels
     offsets = spec.output.physical_offset(spec.epilogue.index)
-    result = _apply(spec.epilogue, acc, operands, spec.x.dtype.numpy, spec.weight_shape[0])
+    result = _apply(spec.epilogue, acc, operands, spec.x.dtype.numpy, channels)
     operands[-1][_evaluated(offsets, spec.epilogue.index, acc.shape)] = result
 
 
@@ -72,7 +73,7 @@ def matmul_model(spec: MatmulSpec, operands: Sequence[Array]) -> None:
 def _grid(batch: Array, strides: Sequence[int], rows: int, columns: int) -> Array:
     """Offsets of a batch of matrices."""
     start = sum((index * stride for index, stride in zip(batch, strides, strict=False)), np.zeros(batch.shape[1:], np.int64))
-    return start[..., None, None] + np.arange(rows)[:, None] * strides[-2] + np.arange(columns) * strides[-1]  # type: ignore[no-any-return]
+    return start[..., None, None] + np.arange(rows)[:, None] * strides[-2] + np.arange(columns) * strides[-1]
 
 
 def _blocked(acc: Array, block: int) -> Array:
@@ -96,9 +97,7 @@ def _evaluated(offset: Expr, index: Sequence[Expr], sizes: Sequence[int]) -> Arr
 def _apply(epilogue: Epilogue, acc: Array, operands: Sequence[Array], dtype: np.dtype[Any], channels: int | None) -> Array:
     """The epilogue on every element; lanes beyond `channels` (where given, for a blocked result) are zero."""
     env = {epilogue.acc: acc.astype(dtype), **_indices(epilogue.index, acc.shape)}
-    valid = np.ones(acc.shape, bool)
-    if channels is not None and len(epilogue.index) == acc.ndim and acc.shape[1] * acc.shape[-1] > channels:
-        valid = _valid_lanes(acc.shape, channels)
+    valid = np.ones(acc.shape, bool) if channels is None else _valid_lanes(acc.shape, channels)
 
     def load(slot: int, offset: Array) -> Array:
         flat = operands[slot]

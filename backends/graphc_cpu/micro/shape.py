@@ -47,7 +47,7 @@ def max_pixels(target: Target, blocks: int) -> int:
 
     16-byte vectors (SSE2, NEON) cannot take a broadcast or unaligned operand from memory, and SSE2 needs a register for the product.
     """
-    spare = blocks + (1 if target.vector_bytes > 16 else 4)
+    spare = blocks + (1 if target.vector_bytes > 16 else 5)
     return max(1, (target.registers - spare) // blocks)
 
 

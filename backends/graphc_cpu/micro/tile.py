@@ -70,7 +70,8 @@ class RegisterTile:
         self.pixels, self.blocks, self.reduction = tuple(pixels), blocks, reduction
         self.element = scalar_type(dtype)
         self.vector = vector_type(self.element, lanes)
-        self.unroll = lanes if reduction.is_transposed else max(1, min(16, BODY_FMAS // (len(self.pixels) * blocks)))
+        most = 16 if lanes * dtype.itemsize > 16 else 4  # longer bodies of 16-byte vectors spill: their broadcasts need registers
+        self.unroll = lanes if reduction.is_transposed else max(1, min(most, BODY_FMAS // (len(self.pixels) * blocks)))
 
     def emit(self, x: Value, weights: Value) -> list[list[Value]]:
         """Accumulators [pixel][block] after the whole reduction that starts at pointers x and weights."""
