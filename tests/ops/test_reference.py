@@ -14,8 +14,9 @@ from ops.runners import run_lowered, run_reference
 from ops.sample import Sample, by_name
 
 SAMPLES = by_name()
-ids = pytest.mark.parametrize("name", list(SAMPLES))
+ids = pytest.mark.parametrize("name", list(SAMPLES), ids=list(SAMPLES))
 SINGLE = [name for name, sample in SAMPLES.items() if isinstance(sample.op, Op)]
+SYMBOLIC = [name for name in SINGLE if SAMPLES[name].symbolic]
 
 
 def test_there_are_samples() -> None:
@@ -40,7 +41,7 @@ def test_reference_equals_oracle(name: str) -> None:
     sample.check(run_reference(sample.graph(), sample.arrays()))
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", SINGLE, ids=SINGLE)
 def test_lowering_equals_reference(name: str) -> None:
     sample = SAMPLES[name]
     assert isinstance(sample.op, Op)
@@ -68,7 +69,7 @@ def _decomposes(sample: Sample) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", [name for name in SINGLE if SAMPLES[name].symbolic])
+@pytest.mark.parametrize("name", SYMBOLIC, ids=SYMBOLIC)
 def test_symbolic_shapes_bind_to_the_actual_ones(name: str) -> None:
     sample = SAMPLES[name]
     assert isinstance(sample.op, Op)
@@ -78,7 +79,7 @@ def test_symbolic_shapes_bind_to_the_actual_ones(name: str) -> None:
     assert op.bind(sizes) == sample.op
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", SINGLE, ids=SINGLE)
 def test_cost_and_pickle(name: str) -> None:
     sample = SAMPLES[name]
     assert isinstance(sample.op, Op)
