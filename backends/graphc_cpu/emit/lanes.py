@@ -77,6 +77,11 @@ class Lanes:
     def bias(self) -> int:
         return 127 if self.width == 32 else 1023
 
+    @property
+    def has_scalef(self) -> bool:
+        """Whether these lanes are one AVX-512 register, which multiplies with powers of two in one instruction."""
+        return "+avx512f" in self.target.features and self.lanes * self.width == 512
+
     def wide(self) -> Lanes:
         """The same lanes in 64 bits."""
         return Lanes(self.function, 64, self.lanes, self.target)

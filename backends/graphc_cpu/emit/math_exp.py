@@ -30,16 +30,23 @@ _EXPM1 = {
 _EXP_RANGE = {32: (-104.5, 89.5), 64: (-746.0, 711.0)}  # beyond: 0 and inf
 
 
-def reduce_ln2(v: Lanes, x: Value) -> tuple[Value, Value]:
-    """(r, n) with x = n*ln2 + r; n an integer."""
-    n, number = v.nearest(v.mul(x, LOG2_E))
+def reduce_ln2(v: Lanes, x: Value) -> tuple[Value, Value, Value]:
+    """(r, n as float, n as integer) with x = n*ln2 + r."""
+    number, n = v.nearest(v.mul(x, LOG2_E))
     high, low = LN2[v.width]
-    r = v.fma(n, -high, x)
-    return v.fma(n, -low, r), number
+    r = v.fma(number, -high, x)
+    return v.fma(number, -low, r), number, n
 
 
-def scale(v: Lanes, x: Value, n: Value) -> Value:
-    """x * 2**n for |n| up to twice the exponent range: two exact factors, so only the last product rounds."""
+def scale(v: Lanes, x: Value, number: Value, n: Value) -> Value:
+    """x * 2**n for |n| up to twice the exponent range, n given in both forms. Only the last product rounds.
+
+    One instruction on AVX-512, else two factors.
+    """
+    if v.has_scalef:
+        name, mask = ("ps", "i16") if v.width == 32 else ("pd", "i8")
+        arguments = (x, number, Value("zeroinitializer", v.type), Value("-1", mask), Value("4", "i32"))  # all lanes, current rounding
+        return v.function.call(f"llvm.x86.avx512.mask.scalef.{name}.512", v.type, *arguments)
     half = v.integer_op("ashr", n, 1)
     rest = v.integer_op("sub", n, half)
     return v.mul(v.mul(x, v.power_of_two(half)), v.power_of_two(rest))
@@ -51,18 +58,18 @@ def exp(v: Lanes, x: Value, doublings: int = 0, low: Value | None = None) -> Val
     `low`, for an exponent known better than `x` holds, is much smaller than 1 wherever the result is neither 0 nor infinite.
     """
     least, most = _EXP_RANGE[v.width]
-    r, n = reduce_ln2(v, v.clamp(x, least, most - min(doublings, 0)))
+    r, number, n = reduce_ln2(v, v.clamp(x, least, most - min(doublings, 0)))
     if low is not None:
         r = v.add(r, v.clamp(low, -1e-3, 1e-3))
     if doublings:
-        n = v.integer_op("add", n, doublings)
+        number, n = v.add(number, float(doublings)), v.integer_op("add", n, doublings)
     q = v.polynomial(r, _EXP[v.width])
-    return scale(v, v.add(v.fma(v.mul(r, r), q, r), 1.0), n)
+    return scale(v, v.add(v.fma(v.mul(r, r), q, r), 1.0), number, n)
 
 
 def _expm1_parts(v: Lanes, x: Value) -> tuple[Value, Value]:
     """(p, n) with e**x = 2**n * (1 + p)."""
-    r, n = reduce_ln2(v, x)
+    r, _, n = reduce_ln2(v, x)
     return v.fma(v.mul(r, r), v.polynomial(r, _EXPM1[v.width]), r), n
 
 
