@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor, isclose, prod
+from math import ceil, floor, inf, isclose, prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -144,7 +144,8 @@ class Resize(Op):
         (x,) = types
         if not len(self.out_shape) == len(self.scales) == x.rank:
             raise AttributeValueError(f"resize of {x} needs {x.rank} sizes and scales, got {self.out_shape} and {self.scales}")
-        if any(not scale > 0 for scale in self.scales) or any(surely_less(size, 0) for size in self.out_shape):
+        bad = [not 0 < scale < inf and size != 0 for scale, size in zip(self.scales, self.out_shape, strict=True)]
+        if any(bad) or any(surely_less(size, 0) for size in self.out_shape):
             raise AttributeValueError(f"resize by {self.scales} to {self.out_shape}: scales must be above 0, sizes at least 0")
         for value, known in ((self.mode, MODES), (self.nearest_mode, NEAREST), (self.coordinate_transformation_mode, COORDINATES)):
             if value not in known:
