@@ -16,8 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "frontends"), str(ROOT / "backends"), str(Path(__file__).parent)]
 
-from graphc_onnx.backend import GraphcBackend, ReferenceBackend  # noqa: E402
 from onnx_suite import build, excluded, tier  # noqa: E402
+
+from graphc_onnx.backend import GraphcBackend, ReferenceBackend  # noqa: E402
 
 
 def outcome(case: unittest.TestCase) -> tuple[str, str]:

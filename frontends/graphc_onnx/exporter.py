@@ -1,0 +1,195 @@
+"""graphc to ONNX: `to_onnx` makes a ModelProto, `save` writes a file.
+
+Parameters become initialisers under their own names, float constants Constant nodes (so that importing the file again does not turn
+them into parameters), integer constants initialisers, state initialisers with its present data. Ops without one ONNX operator are
+composed of several (`graphc_onnx.exports`). The result is opset 21.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from graphc.errors import ResourceError, UnsupportedError
+from graphc.ir.graph import Array, Graph, Kind, Node, Value
+from graphc.ir.patch import topological
+from graphc.types.tensor import TensorType
+from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, export_of
+from graphc_onnx.tensors import ELEM_TYPES
+
+INLINE_LIMIT = (1 << 31) - (1 << 24)  # a protobuf message holds less than 2 GB
+_ALIGN = 64
+
+
+def to_onnx(graph: Graph) -> onnx.ModelProto:
+    """The model with all data inside. Raises UnsupportedError listing every op without an exporter, ResourceError above 2 GB."""
+    size = data_bytes(graph)
+    if size > INLINE_LIMIT:
+        raise ResourceError(f"{size} bytes of data do not fit into one ONNX file", hint="graphc.save_onnx writes them to a second file")
+    return build(graph, _inline)
+
+
+def save(model: Any, path: str | os.PathLike[str], *, external: bool | None = None) -> None:
+    """Write a Graph, or anything with a graph (a model, a training step), to `path`; the file appears whole or not at all.
+
+    external: put the data into `<name>.data` beside the file; None: only where it exceeds 2 GB.
+    """
+    from graphc.driver import as_graph
+
+    graph = as_graph(model)
+    target = Path(os.fspath(path))
+    if external is None:
+        external = data_bytes(graph) > INLINE_LIMIT
+    if not external:
+        _write(target, to_onnx(graph).SerializeToString())
+        return
+    data = target.with_name(target.name + ".data")
+    with _Replacing(data) as file:
+        made = build(graph, _ExternalStore(file, data.name))
+    _write(target, made.SerializeToString())
+
+
+def build(graph: Graph, store: Store) -> onnx.ModelProto:
+    """The model; `store(tensor, array)` decides where the data of an initialiser goes."""
+    nodes = topological(graph)
+    _check_exportable(nodes)
+    emitter = Emitter(graph, store)
+    _name_values(emitter, graph, nodes)
+    _write_leaves(emitter, graph, nodes)
+    for node in nodes:
+        export = export_of(node.op.name)
+        assert export is not None
+        emitter.node = node
+        try:
+            export(emitter, node, node.op)
+        except UnsupportedError as error:
+            raise error.at(node.where) from error.__cause__
+    emitter.node = None
+    for name, value in zip(graph.output_names, graph.outputs, strict=True):
+        if emitter.names[value] != name:
+            emitter.write("Identity", [emitter.names[value]], [name])
+    return _model(emitter, graph)
+
+
+def data_bytes(graph: Graph) -> int:
+    return sum(value.data.nbytes for value in graph.values.values() if value.data is not None)
+
+
+def _check_exportable(nodes: Sequence[Node]) -> None:
+    missing = Counter(node.op.name for node in nodes if export_of(node.op.name) is None)
+    if missing:
+        text = ", ".join(f"{name} ({count})" for name, count in sorted(missing.items()))
+        raise UnsupportedError(f"no ONNX form for {text}", hint="export the graph before it is lowered, without its backward part")
+
+
+def _name_values(emitter: Emitter, graph: Graph, nodes: Sequence[Node]) -> None:
+    """Inputs and leaves keep their names; a computed output takes its public name, and others give way to it."""
+    public: dict[Value, str] = {}
+    for name, value in zip(graph.output_names, graph.outputs, strict=True):
+        if value.producer is not None:
+            public.setdefault(value, name)
+    reserved = set(graph.output_names)
+    for value in graph.values.values():
+        if value.producer is None:
+            if value.name in reserved and (value.kind is Kind.INPUT or value not in graph.outputs):
+                _check_free(value, graph)
+            emitter.names[value] = value.name if value.name not in reserved else emitter.fresh(value.name)
+    for node in nodes:
+        for value in node.outputs:
+            name = public.get(value, value.name)
+            emitter.names[value] = name if name not in reserved or value in public else emitter.fresh(name)
+
+
+def _check_free(value: Value, graph: Graph) -> None:
+    """An input or parameter whose name is that of another output cannot keep it."""
+    raise UnsupportedError(f"the {value.kind.value} {value.name!r} has the name of an output of {graph.name!r}", hint="rename the output")
+
+
+def _write_leaves(emitter: Emitter, graph: Graph, nodes: Sequence[Node]) -> None:
+    used = {value for node in nodes for value in node.inputs} | set(graph.outputs)
+    for value in graph.values.values():
+        if value.data is None or (value not in used and value.kind is not Kind.PARAMETER):
+            continue
+        if value.kind is Kind.CONSTANT and value.type.dtype.is_float:
+            emitter.constant(value.data, emitter.names[value])
+        else:
+            emitter.initializer(emitter.names[value], value.data)
+
+
+def _model(emitter: Emitter, graph: Graph) -> onnx.ModelProto:
+    made = helper.make_graph(
+        emitter.nodes,
+        graph.name or "graph",
+        [_info(emitter.names[value], value.type) for value in graph.inputs],
+        [_info(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)],
+        initializer=emitter.initializers,
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="graphc")
+    helper.set_model_props(model, graph.metadata)
+    return model
+
+
+def _info(name: str, type: TensorType) -> onnx.ValueInfoProto:
+    shape = [dim if isinstance(dim, int) else str(dim) for dim in type.shape]
+    return helper.make_tensor_value_info(name, ELEM_TYPES[type.dtype.name], shape)
+
+
+# files ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _inline(tensor: onnx.TensorProto, data: Array) -> None:
+    tensor.raw_data = _bytes(data)
+
+
+def _bytes(data: Array) -> bytes:
+    return np.ascontiguousarray(data, data.dtype.newbyteorder("<")).tobytes()
+
+
+class _ExternalStore:
+    """Appends the data to a file, aligned, so that it can be mapped."""
+
+    def __init__(self, file: Any, location: str) -> None:
+        self.file = file
+        self.location = location
+
+    def __call__(self, tensor: onnx.TensorProto, data: Array) -> None:
+        self.file.write(b"\0" * (-self.file.tell() % _ALIGN))
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", self.location), ("offset", self.file.tell()), ("length", data.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+        self.file.write(np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
+
+
+class _Replacing:
+    """A file written under a temporary name in the same folder and moved into place when all went well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Any:
+        handle, self.temporary = tempfile.mkstemp(prefix=self.path.name, suffix=".part", dir=self.path.parent)
+        self.file = os.fdopen(handle, "wb")
+        return self.file
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.file.close()
+        if error is not None:
+            os.unlink(self.temporary)
+            return
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(self.temporary, 0o666 & ~umask)
+        os.replace(self.temporary, self.path)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with _Replacing(path) as file:
+        file.write(data)
