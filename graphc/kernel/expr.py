@@ -20,6 +20,8 @@ from itertools import count
 from typing import Any, Union
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from graphc.types.dtype import DType, bool_, i64
 
 Number = Union[int, float, bool]
@@ -36,7 +38,8 @@ PRIMITIVES: dict[str, int] = {
     "asin": 1, "acos": 1, "atan": 1, "sinh": 1, "cosh": 1, "asinh": 1, "acosh": 1, "atanh": 1,
     "floor": 1, "ceil": 1, "round": 1, "trunc": 1,  # round: half to even
     "eq": 2, "ne": 2, "lt": 2, "le": 2, "gt": 2, "ge": 2, "isnan": 1, "isinf": 1,
-    "and": 2, "or": 2, "xor": 2, "not": 1, "shl": 2, "shr": 2,  # logical on bool, bitwise on integers
+    "and": 2, "or": 2, "xor": 2, "not": 1, "shl": 2, "shr": 2,  # logical on bool, bitwise on integers;
+    # a shift by less than 0, or by the width or more, gives 0
     "select": 3,  # select(condition, if true, if false); both sides are evaluated
 }  # fmt: skip
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf"})
@@ -148,11 +151,13 @@ class Expr:
 
 
 def const(value: Number, dtype: DType) -> Expr:
+    """A number; integers wrap to the dtype's range. Floats are kept as written (0.1) and round to the dtype where they are used."""
     if dtype.kind == "f":
         return Expr("const", dtype, attr=float(value))
     if dtype.kind == "b":
         return Expr("const", dtype, attr=bool(value))
-    return Expr("const", dtype, attr=int(value))
+    lowest = -(1 << (dtype.bits - 1)) if dtype.kind == "i" else 0
+    return Expr("const", dtype, attr=(int(value) - lowest) % (1 << dtype.bits) + lowest)
 
 
 def index(name: str, extent: int) -> Expr:
@@ -178,8 +183,17 @@ def cast(value: Expr, dtype: DType) -> Expr:
         return value
     if value.is_const and not (isinstance(value.attr, float) and not math.isfinite(value.attr) and dtype.kind != "f"):
         if not (dtype.is_int and value.dtype.is_float):
-            return const(value.attr, dtype)
+            return const(_rounded(value), dtype)
     return Expr("cast", dtype, (value,))
+
+
+def _rounded(value: Expr) -> Number:
+    """A constant's number as its dtype holds it: 0.1 in float32 is 0.10000000149011612."""
+    number: Number = value.attr
+    if not value.dtype.is_float or not math.isfinite(number):
+        return number
+    with np.errstate(over="ignore"):
+        return float(value.dtype.numpy.type(number))
 
 
 def call(fn: str, *operands: ExprLike) -> Expr:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from graphc.kernel.evaluate import evaluate
 from graphc.kernel.expr import Expr, arg, call, cast, const, free_indices, index, load, rebuild, reduce, select, substitute, to_text, walk
-from graphc.types.dtype import f32, i32, i64
+from graphc.types.dtype import f32, f64, i32, i64, u8, u64
 
 X, Y, K, J = arg("x", f32), arg("y", f32), index("i", 4), index("j", 3)
 INTEGERS = (K, J, arg("n", i64))
@@ -89,3 +89,12 @@ def test_folds() -> None:
     assert select(const(True, (X < Y).dtype), X, Y) is X
     assert X * 1.0 is X
     assert (X * 0.0).fn == "mul"  # NaN and inf times 0 are not 0
+
+
+def test_constants_hold_what_their_dtype_holds() -> None:
+    assert const(300, u8) is const(44, u8)
+    assert cast(const(-1, i64), u8).attr == 255
+    assert const(-1, u64).attr == 2**64 - 1
+    assert cast(const(0.1, f32), f64).attr == float(np.float32(0.1))
+    assert cast(const(1e300, f32), f64).attr == np.inf
+    assert const(0.1, f32).attr == 0.1
