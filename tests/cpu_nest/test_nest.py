@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from cpu_nest.harness import check, object_code, output_nest, over_output, runs, tensor
 from cpu_nest.samples import SAMPLES, lanes_sample
-
 from graphc.kernel.canonical import canonical
 from graphc.kernel.expr import call, cast, reduce
 from graphc.kernel.spec import NestSpec
@@ -116,7 +116,8 @@ def test_shares_of_threads_are_disjoint_and_complete() -> None:
         kernel_of_one_thread(library, [one, buffer], thread, 7)
         parts.append(buffer)
     written = ~np.isnan(np.array(parts))
-    assert (written.sum(0) == 1).all() and (written.sum(1) > 0).all()
+    assert (written.sum(0) == 1).all()
+    assert (written.sum(1) > 0).all()
 
 
 def kernel_of_one_thread(library: jit.Library, arrays: list[np.ndarray], thread: int, threads: int) -> None:
@@ -126,7 +127,7 @@ def kernel_of_one_thread(library: jit.Library, arrays: list[np.ndarray], thread:
     library.function("k")(ctypes.addressof(pointers), thread, threads)
 
 
-@pytest.mark.parametrize("name", ["large flat map", "max pool blocked", "softmax over 257", "layer norm"])
+@pytest.mark.parametrize("name", ["large flat map", "max pool blocked", "softmax over 130", "layer norm"])
 def test_code_is_small_and_does_not_spill(name: str) -> None:
     target = named("avx512")
     text = module(target.triple, [emit_nest(SAMPLES[name](), target, "k")])

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 
 from graphc.kernel.expr import Expr, walk
 from graphc.kernel.spec import Nest, NestSpec, StoreAt
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64
 from graphc_cpu.kernels.nest_emit import Emitter
+from graphc_cpu.kernels.nest_items import emit_items
 from graphc_cpu.kernels.nest_lower import Frees, Lowering, Store
 from graphc_cpu.kernels.nest_plan import SMALL_WORK, Plan, make_plan
 from graphc_cpu.kernels.nest_prepare import cut_axis, prepare
+from graphc_cpu.kernels.nest_tile import TileLoops
 
 PARAMETERS = (("ptr", "args"), ("i64", "thread"), ("i64", "threads"))
 _MOST_CUTS, _CUT_FROM = 6, 8
@@ -30,14 +31,32 @@ def emit_nest(spec: NestSpec, target: Target, name: str) -> Function:
     The result has the same bits for any number of threads. Raises UnsupportedError for what a dtype cannot do (see emit_primitive).
     """
     f = Function(name, PARAMETERS)
-    nests = [made for made in map(prepare, spec.nests) if made is not None]
+    nests = [part for nest in spec.nests for part in prepare(nest)]
     used = sorted({slot for nest in nests for slot in _slots(nest)})
     pointers = {slot: f.load("ptr", f.pointer(f.parameters[0], slot, "ptr"), 8) for slot in used}
     for nest in nests:
         plan = make_plan(nest, target)
         emitter = Emitter(f, target, pointers, [operand.dtype for operand in spec.operands], Frees(), plan.masks)
-        _NestLoops(emitter, plan).emit()
+        if plan.tile is not None:
+            _tile_loops(emitter, plan).emit()
+        else:
+            _NestLoops(emitter, plan).emit()
     return f
+
+
+def _tile_loops(emitter: Emitter, plan: Plan) -> TileLoops:
+    assert plan.tile is not None
+    assert plan.vector is not None
+    others = tuple(axis for axis in plan.order if axis not in (plan.tile, plan.vector))
+    lanes = plan.lanes(plan.vector)
+    tiled, plain = (
+        tuple(map(Lowering((*others, plan.tile, plan.vector), {plan.vector}, emitter.frees, tile).store, plan.stores))
+        for tile in ((plan.tile, lanes), None)
+    )
+    emitter.expect([root for store in (*tiled, *plain) for root in store.roots], {plan.vector: lanes})
+    if plan.masks:
+        plain = ()
+    return TileLoops(emitter, others, plan.tile, plan.vector, lanes, tiled, plain, plan.work < SMALL_WORK)
 
 
 def _slots(nest: Nest) -> set[int]:
@@ -108,64 +127,22 @@ class _NestLoops:
             self._shared()
 
     def _shared(self) -> None:
-        f, plan, e = self._f, self._plan, self._e
-        _, thread, threads = f.parameters
+        plan, e = self._plan, self._e
         outer = plan.order[int(self._fixed) : int(self._fixed) + plan.parallel]
         extents = [axis.extent for axis in outer] + ([self._chunks()] if plan.chunk else [])
-        items = prod(extents)
-        if items == 1 or plan.work < SMALL_WORK:
-            first, last = i64(0), f.op(f"select i1 {f.op(f'icmp eq i64 {thread.name}, 0', 'i1').name}, i64 {items}, i64 0", "i64")
-        else:
-            first, last = f.share(items, thread, threads)
-        some = f.op(f"icmp slt i64 {first.name}, {last.name}", "i1")
 
-        def work() -> None:
-            e.hoist(self._roots)
-            if not extents:
-                self._level(int(self._fixed))
-            else:
-                self._items(first, last, extents, outer)
+        def body(digits: tuple[Value, ...]) -> None:
+            with e.scope(dict(zip(outer, digits, strict=False))):
+                if digits:
+                    e.hoist(self._roots)
+                self._level(int(self._fixed) + len(outer), digits[-1] if plan.chunk else None)
 
-        f.branch(some, work, hint="share")
+        emit_items(self._f, extents, plan.work < SMALL_WORK, lambda: e.hoist(self._roots), body)
 
     def _chunks(self) -> int:
         axis = self._plan.order[int(self._fixed) + self._plan.parallel]
         blocks = -(-axis.extent // (self._plan.parts * self._plan.lanes(axis)))
         return -(-blocks // self._plan.chunk)
-
-    def _items(self, first: Value, last: Value, extents: Sequence[int], outer: Sequence[Expr]) -> None:
-        """One loop over the flattened outer axes: their variables are found by division once, then counted up."""
-        f = self._f
-
-        def body(item: Value, digits: tuple[Value, ...]) -> tuple[Value, ...]:
-            values = digits or (item,)
-            with self._e.scope(dict(zip(outer, values, strict=False))):
-                self._e.hoist(self._roots)
-                self._level(int(self._fixed) + len(outer), values[-1] if self._plan.chunk else None)
-            return self._count_up(digits, extents)
-
-        start = self._digits(first, extents) if len(extents) > 1 else ()
-        f.loop(first, last, 1, body, start, hint="item", guarded=False)
-
-    def _digits(self, number: Value, extents: Sequence[int]) -> tuple[Value, ...]:
-        out: list[Value] = []
-        for extent in reversed(extents[1:]):
-            out.append(self._f.op(f"urem {number}, {extent}", "i64"))
-            number = self._f.op(f"udiv {number}, {extent}", "i64")
-        return (number, *reversed(out))
-
-    def _count_up(self, digits: Sequence[Value], extents: Sequence[int]) -> tuple[Value, ...]:
-        if not digits:
-            return ()
-        out: list[Value] = []
-        carry = i64(1)
-        for digit, extent in zip(reversed(digits[1:]), reversed(extents[1:]), strict=True):
-            following = self._f.op(f"add {digit}, {carry.name}", "i64")
-            full = self._f.op(f"icmp eq {following}, {extent}", "i1")
-            out.append(self._f.op(f"select {full}, i64 0, {following}", "i64"))
-            carry = self._f.op(f"zext {full} to i64", "i64")
-        out.append(self._f.op(f"add {digits[0]}, {carry.name}", "i64"))
-        return tuple(reversed(out))
 
     def _level(self, depth: int, chunk: Value | None = None) -> None:
         order = self._plan.order

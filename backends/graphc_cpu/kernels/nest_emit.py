@@ -282,6 +282,18 @@ class Emitter:
         start = self._address(slot, node.args[0], constant, 0)
         return tuple(self.memory.gather(start, offsets, node.dtype, self.context.lanes) for offsets in self.value(node.args[1]))
 
+    def tile_rows(self, node: Expr, q: Value, valid: int, count: int) -> list[Value]:
+        """A row of `count` elements along q for each of the `valid` lanes of a tile load; the last row stands in for missing ones."""
+        slot, constant, coefficient, offsets = node.attr
+        element, lanes = memory_type(node.dtype), self.context.lanes
+        start = self.f.pointer(self._address(slot, node.args[0], constant, coefficient), q, element)
+        places = [offsets[lane] if offsets else lane * coefficient for lane in range(valid)]
+        loaded = {
+            place: self.memory.load(self.f.pointer(start, place, element), node.dtype, lanes, count, 1) for place in dict.fromkeys(places)
+        }  # fmt: skip
+        rows = [loaded[place] for place in places]
+        return rows + [rows[-1]] * (lanes - valid)
+
     def store(self, store: Store) -> None:
         """Store the value at the place; everything below is emitted already."""
         dtype, lanes = self._dtypes[store.slot], self.context.lanes

@@ -5,6 +5,7 @@ Offsets are split into what an instruction needs, with the vector axis v of the 
     sload   args (rest,), attr (slot, constant)                       no v: a scalar
     vload   args (rest, v), attr (slot, constant, coefficient)        rest + coefficient * v
     gload   args (rest, offset), attr (slot, constant)                rest is scalar, offset any function of v
+    tload   args (rest, v, q), attr (slot, constant, coefficient, offsets)      rest + q + (coefficient * v, or offsets[v])
 
 `rest` is a chain of sums in the order in which loops bind their terms, so that each part is computed outside the loops that do not
 change it. Integer work on v is narrowed to i32 where the ranges allow: vectors of i64 divide and multiply slowly.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.kernel.expr import COMPARISONS, Expr, call, cast, const, rebuild, walk
+from graphc.kernel.expr import COMPARISONS, Expr, call, cast, const, rebuild, substitute, walk
 from graphc.kernel.index import Affine, Simplifier
 from graphc.kernel.spec import StoreAt
 from graphc.types.dtype import i32, i64
@@ -38,6 +39,36 @@ class Store:
     @property
     def roots(self) -> tuple[Expr, ...]:
         return (self.rest, self.value) if self.offset is None else (self.rest, self.offset, self.value)
+
+
+@dataclass(frozen=True)
+class TileForm:
+    """An offset as terms + constant + q + (coefficient * v, or offsets[v] where they are given)."""
+
+    terms: dict[Expr, int]
+    constant: int
+    coefficient: int
+    offsets: tuple[int, ...]
+
+
+def tile_form(offset: Expr, v: Expr, q: Expr, lanes: int, simplifier: Simplifier, frees: Frees) -> TileForm | None:
+    """The offset as a row along q for each value of v, where it is contiguous along q and not along v; otherwise None."""
+    form = simplifier.affine(offset)
+    if form.terms.get(q) != 1 or v not in frees(offset):
+        return None
+    rest = {atom: c for atom, c in form.terms.items() if atom is not q}
+    if any(q in frees(atom) for atom in rest):
+        return None
+    coefficient = rest.pop(v, 0)
+    if not any(v in frees(atom) for atom in rest):
+        return TileForm(rest, form.constant, coefficient, ()) if coefficient not in (0, 1) else None
+    if v.extent > lanes:
+        return None
+    whole = Affine({**rest, v: coefficient} if coefficient else rest, form.constant).expr()
+    each = [simplifier.affine(simplifier.simplify(substitute(whole, {v: const(lane, i64)}))) for lane in range(v.extent)]
+    if any(one.terms != each[0].terms for one in each):
+        return None
+    return TileForm(dict(each[0].terms), 0, 0, tuple(one.constant for one in each))
 
 
 class Frees:
@@ -63,9 +94,14 @@ class Frees:
 
 
 class Lowering:
-    """Lowers the stores of one nest. `order`: loop variables, outermost first; `vectors`: those whose values are lanes."""
+    """Lowers the stores of one nest.
 
-    def __init__(self, order: Sequence[Expr], vectors: Collection[Expr], frees: Frees) -> None:
+    `order`: loop variables, outermost first; `vectors`: those whose values are lanes; `tile`: the axis of tile loads and their lanes
+    (see nest_tile).
+    """
+
+    def __init__(self, order: Sequence[Expr], vectors: Collection[Expr], frees: Frees, tile: tuple[Expr, int] | None = None) -> None:
+        self._tile = tile
         self._depth = {axis: k for k, axis in enumerate(order)}
         self._vectors = frozenset(vectors)
         self._frees = frees
@@ -119,6 +155,12 @@ class Lowering:
     # offsets ------------------------------------------------------------------------------------------------------------------
 
     def _load(self, node: Expr) -> Expr:
+        if self._tile is not None:
+            (v,) = self._vectors
+            form = tile_form(node.args[0], v, *self._tile, self._simplifier, self._frees)
+            if form is not None:
+                attr = (node.attr, form.constant, form.coefficient, form.offsets)
+                return Expr("tload", node.dtype, (self._chain(form.terms), v, self._tile[0]), attr)
         rest, constant, axis, coefficient, offset = self._split(node.args[0])
         if offset is not None:
             return Expr("gload", node.dtype, (rest, offset), (node.attr, constant))

@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from graphc.kernel.expr import Expr, index, rebuild, substitute, walk
 from graphc.kernel.index import Simplifier
 from graphc.kernel.spec import Nest, StoreAt
 from graphc.target import Target
 from graphc.types.dtype import i64
-from graphc_cpu.kernels.nest_lower import Frees
+from graphc_cpu.kernels.nest_lower import Frees, tile_form
 
 SMALL_WORK = 16384  # scalar operations below which a second thread does not pay
 _MANY_ITEMS = 64
+_TILE_NODES = 12
 _HEAVY = {"div": 2.0, "sqrt": 2.0, "idiv": 4.0, "floordiv": 4.0, "mod": 4.0, "fmod": 6.0, "pow": 24.0}
 _MATH = frozenset({
     "exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
@@ -31,13 +33,15 @@ class Plan:
     """`order`: all loops, outermost first. `vector`: the one whose values are lanes (None: each reduction has its own, see `lanes`).
 
     `parts`: vectors of `vector` that are computed together. `parallel`: how many outer loops make the work items. `chunk`: blocks of
-    parts * lanes elements in one work item, where the vector loop itself is shared out (0: it is not).
+    parts * lanes elements in one work item, where the vector loop itself is shared out (0: it is not). `tile`: the axis along which
+    loads are contiguous that are not along `vector`; see nest_tile.
     """
 
     order: tuple[Expr, ...]
     stores: tuple[StoreAt, ...]
     vector: Expr | None
     reduced: frozenset[Expr]
+    tile: Expr | None
     parts: int
     parallel: int
     chunk: int
@@ -80,15 +84,16 @@ def has_masks(stores: Sequence[StoreAt], target: Target) -> bool:
 def make_plan(nest: Nest, target: Target) -> Plan:
     """Plan a prepared nest."""
     model = _Model(nest, target)
-    candidates: list[Expr | None] = [None, *reversed(nest.axes)]
-    costs = {axis: model.cost(axis) for axis in candidates}
-    vector = min(candidates, key=lambda axis: costs[axis])
+    candidates: list[tuple[Expr | None, Expr | None]] = [(axis, None) for axis in (None, *reversed(nest.axes))]
+    candidates += [(v, q) for v, q in permutations(nest.axes, 2) if model.can_tile(v, q)]
+    costs = {pair: model.cost(*pair) for pair in candidates}
+    vector, tile = min(candidates, key=lambda pair: costs[pair])
     stores, reduced = model.reductions(vector)
     order, limit = model.order(vector)
     parts = model.parts(vector, len(order) > 0 and order[-1] is vector)
     parallel, chunk = _sharing(order, vector, limit, parts * (model.lanes(vector) if vector is not None else 1))
     return Plan(
-        tuple(order), stores, vector, frozenset(reduced), parts, parallel, chunk, costs[None], model.most, model.masks,
+        tuple(order), stores, vector, frozenset(reduced), tile, parts, parallel, chunk, costs[None, None], model.most, model.masks,
     )  # fmt: skip
 
 
@@ -143,10 +148,34 @@ class _Model:
 
     # cost ---------------------------------------------------------------------------------------------------------------------
 
-    def cost(self, vector: Expr | None) -> float:
+    def can_tile(self, v: Expr, q: Expr) -> bool:
+        """Whether square tiles of v and q make sense: stores contiguous along v, a load along q, little else to do."""
+        if self._reduces or self.lanes(v) < 4 or self.lanes(v) > 16 or q.extent < self.lanes(v) // 2:
+            return False
+        if any(self._simplifier.affine(store.offset).terms.get(v) != 1 for store in self._nest.stores):
+            return False
+        loads = [node for node in self._nodes if node.fn == "load" and node.dtype.kind != "b"]
+        if len(self._nodes) - len(self._offsets) > _TILE_NODES:
+            return False
+        return any(tile_form(node.args[0], v, q, self.lanes(v), self._simplifier, self._frees) is not None for node in loads)
+
+    def _tile_cost(self, offset: Expr, v: Expr, q: Expr) -> float | None:
+        """Per element: a load for each row, and a shuffle for each row and step."""
+        if tile_form(offset, v, q, self.lanes(v), self._simplifier, self._frees) is None:
+            return None
+        lanes = self.lanes(v)
+        rows = min(lanes, v.extent)
+        return (1 + math.log2(lanes)) / self._effective(v) * (lanes / rows if rows < lanes else 1.0)
+
+    def cost(self, vector: Expr | None, tile: Expr | None = None) -> float:
         active = {vector} if vector is not None else set[Expr]()
         active |= set(self._chosen(vector).values())
         total = sum(self._node(node, active) for node in self._nodes)
+        if vector is not None and tile is not None:
+            for node in self._nodes:
+                tiled = self._tile_cost(node.args[0], vector, tile) if node.fn == "load" else None
+                if tiled is not None:
+                    total += self._trips(self._frees(node)) * tiled - self._node(node, active)
         return total + sum(self._store(store, vector) for store in self._nest.stores)
 
     def _trips(self, free: Collection[Expr]) -> float:

@@ -13,20 +13,21 @@ from graphc.kernel.canonical import rename_reductions
 from graphc.kernel.expr import Expr, call, const, index, rebuild, substitute, walk
 from graphc.kernel.index import Affine, Simplifier, type_range
 from graphc.kernel.spec import Nest, StoreAt
-from graphc.types.dtype import DType, i64
+from graphc.types.dtype import DType, bool_, i64
+from graphc_cpu.kernels.nest_split import split_axes
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
-_UNROLL_TERMS, _UNROLL_NODES, _VECTOR_TERMS = 16, 300, 8
+_UNROLL_TERMS, _UNROLL_NODES, _VECTOR_TERMS = 16, 200, 8
 _HEAVY = frozenset({
     "exp", "expm1", "log", "log1p", "pow", "tanh", "erf", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh",
     "atanh", "fmod", "idiv", "floordiv", "mod", "reduce",
 })  # fmt: skip
 
 
-def prepare(nest: Nest) -> Nest | None:
-    """The nest in a form that is good for code; None where an axis is empty, so there is nothing to do."""
+def prepare(nest: Nest) -> list[Nest]:
+    """The same work as nests in a form that is good for code; none where an axis is empty."""
     if any(axis.extent == 0 for axis in nest.axes):
-        return None
+        return []
     units: dict[Expr, Expr] = {axis: const(0, i64) for axis in nest.axes if axis.extent == 1}
     axes = tuple(axis for axis in nest.axes if axis.extent > 1)
     simplifier = Simplifier()
@@ -34,7 +35,7 @@ def prepare(nest: Nest) -> Nest | None:
         StoreAt(s.slot, simplifier.simplify(substitute(s.offset, units)), _value(substitute(s.value, units), simplifier))
         for s in nest.stores
     )
-    return merge_axes(Nest(axes, stores), simplifier)
+    return [merge_axes(part, simplifier) for part in split_axes(Nest(axes, stores))]
 
 
 def neutral(combiner: str, dtype: DType) -> Expr:
@@ -69,8 +70,14 @@ def _reduction(node: Expr, simplifier: Simplifier) -> Expr:
         return simplifier.simplify(body)
     if _unrolls(body, axes, simplifier):
         return _unrolled(node.attr, body, axes, simplifier)
-    merged, kept = _merge((simplifier.simplify(body),), axes, simplifier)
-    return Expr("reduce", node.dtype, (merged[0], *kept), node.attr)
+    pieces = split_axes(Nest(tuple(axes), (StoreAt(0, const(0, i64), simplifier.simplify(body)),)))
+    total: Expr | None = None
+    for piece in pieces:
+        merged, kept = _merge((piece.stores[0].value,), piece.axes, simplifier)
+        part = Expr("reduce", node.dtype, (merged[0], *kept), node.attr) if kept else merged[0]
+        total = part if total is None else call(COMBINE[node.attr], total, part)
+    assert total is not None
+    return total
 
 
 def _unrolls(body: Expr, axes: Sequence[Expr], simplifier: Simplifier) -> bool:
@@ -79,7 +86,8 @@ def _unrolls(body: Expr, axes: Sequence[Expr], simplifier: Simplifier) -> bool:
     if terms > _UNROLL_TERMS:
         return False
     nodes = list(walk(body))
-    if terms * len(nodes) > _UNROLL_NODES or any(node.fn in _HEAVY for node in nodes):
+    data = sum(node.dtype != i64 and node.dtype != bool_ and not node.is_const for node in nodes)  # the rest is computed outside
+    if terms * data > _UNROLL_NODES or any(node.fn in _HEAVY for node in nodes):
         return False
     if len(axes) > 1 or terms < _VECTOR_TERMS:
         return True
