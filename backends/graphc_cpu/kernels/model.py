@@ -50,11 +50,11 @@ def conv_model(spec: ConvSpec, operands: Sequence[Array]) -> None:
             )
             taps = w[oc][(slice(None), *position)].astype(wide)
             acc[:, oc] += np.tensordot(channels[(slice(None), slice(None), *window)].astype(wide), taps, (1, 0))
-    channels = None
-    if spec.output.layout.is_blocked:
-        acc, channels = _blocked(acc, spec.output.layout.block), out_channels
+    block = spec.output.layout.block
+    if block:
+        acc = _blocked(acc, block)
     offsets = spec.output.physical_offset(spec.epilogue.index)
-    result = _apply(spec.epilogue, acc, operands, spec.x.dtype.numpy, channels)
+    result = _apply(spec.epilogue, acc, operands, spec.x.dtype.numpy, out_channels if block else None)
     operands[-1][_evaluated(offsets, spec.epilogue.index, acc.shape)] = result
 
 
