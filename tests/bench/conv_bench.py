@@ -17,10 +17,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from cpu_conv.cases import matmul_spec, with_bias
 
+from cpu_conv.cases import matmul_spec, with_bias
 from graphc.kernel.spec import ConvSpec, MatmulSpec
 from graphc.target import Target
+from graphc.types.dtype import f32
 from graphc_cpu import host, jit
 from graphc_cpu.emit.ir import Function, Value, module, vector_type
 from graphc_cpu.kernels import conv, matmul
@@ -28,7 +29,6 @@ from graphc_cpu.kernels.pack import pack_conv_weight
 from graphc_cpu.micro.tile import multiply_add
 from graphc_cpu.runtime.pool import Pool
 from graphc_cpu.runtime.state import Step, step_table
-from graphc.types.dtype import f32
 
 CONVS: dict[str, dict[str, Any]] = {
     "resnet stem 7x7/2": {"ic": 3, "oc": 64, "size": (224, 224), "kernel": (7, 7), "stride": (2, 2), "plain_x": True},
@@ -206,7 +206,8 @@ def main() -> None:
         text = f"{name:28} {layer.seconds * 1e3:4.0f} ms to compile"
         for pool, limit in zip(pools, peaks, strict=True):
             seconds = layer.time(pool)
-            text += f" | {pool.threads}: {seconds * 1e6:8.1f} us {layer.flops / seconds / 1e9:6.0f} GFLOP/s {layer.flops / seconds / limit:4.0%}"
+            rate = layer.flops / seconds
+            text += f" | {pool.threads}: {seconds * 1e6:8.1f} us {rate / 1e9:6.0f} GFLOP/s {rate / limit:4.0%}"
             if options.ort and isinstance(spec, ConvSpec):
                 theirs = best(ort_chain(spec, layer.count, pool.threads), 7) / layer.count
                 text += f" {theirs / seconds:5.2f} x ORT"

@@ -72,36 +72,28 @@ class _DirectConv:
         pixels = [r * plan.steps[-2] + c * plan.steps[-1] for r in range(rows) for c in range(columns)]
         sums = reduction(spec, plan, chunk.width, PREFETCH_BYTES if plan.weights_outer else 0)
         tile = RegisterTile(f, spec.x.dtype, plan.lanes, pixels, chunk.width, sums)
-        x = self._input(digits["n"], position, first_block)
+        x = self._input(digits["n"], position)
         weights = f.pointer(self.pointers[1], f.mul(first_block, plan.lanes * sums.steps), self.element)
-        acc = tile.emit(x, weights)
+        acc = tile.emit(x, weights) if spec.groups == 1 else tile.emit_window(x, weights, *self._window(first_block, chunk))
         corner = Corner(digits["n"], tuple(position), first_block)
         epilogue = conv_epilogue(f, self.target, spec, self.pointers, corner, (rows, columns), chunk.width)
         for p in range(len(pixels)):
             for b in range(chunk.width):
                 epilogue.store(acc[p][b], p, b, chunk.valid if b == chunk.width - 1 else plan.lanes)
 
-    def _input(self, n: Value, position: list[Value], first_block: Value) -> Value:
+    def _input(self, n: Value, position: list[Value]) -> Value:
+        """Address of what the tile's first pixel reads of channel 0 at kernel position 0."""
         f, spec = self.f, self.spec
         offset = f.add(f.mul(n, spec.x.strides[0]), self.plan.origin)
         for digit, step in zip(position, self.plan.steps, strict=True):
             offset = f.add(offset, f.mul(digit, step))
-        if spec.groups > 1:
-            offset = f.add(offset, self._window_offset(first_block))
         return f.pointer(self.pointers[0], offset, self.element)
 
-    def _window_offset(self, first_block: Value) -> Value:
-        """x elements to the first input channel of the chunk's groups: `conv_plan.window_start` at run time."""
-        f, spec, plan = self.f, self.spec, self.plan
-        group = self._quotient(f.mul(first_block, plan.lanes), spec.weight_shape[0] // spec.groups)
-        start, total = f.mul(group, spec.weight_shape[1]), spec.x.shape[1]
-        unit, step = 1, spec.x.strides[1]
-        if spec.x.layout.is_blocked:
-            start, total, unit = self._quotient(start, plan.lanes), -(-total // plan.lanes), plan.lanes
-        last = total - plan.window // unit
-        fits = f.op(f"icmp slt i64 {start.name}, {last}", "i1")
-        start = f.op(f"select i1 {fits.name}, i64 {start.name}, i64 {last}", "i64")
-        return f.mul(start, step)
-
-    def _quotient(self, value: Value, divisor: int) -> Value:
-        return value if divisor == 1 else self.f.op(f"udiv i64 {value.name}, {divisor}", "i64")
+    def _window(self, first_block: Value, chunk: Piece) -> tuple[Value, Value]:
+        """The input channels of the chunk's groups (`conv_plan.windows` at run time): first, last + 1."""
+        f, spec, lanes = self.f, self.spec, self.plan.lanes
+        first = f.mul(first_block, lanes)
+        last = f.add(first, (chunk.width - 1) * lanes + chunk.valid - 1)
+        per_group = spec.weight_shape[0] // spec.groups
+        groups = [f.op(f"udiv i64 {channel.name}, {per_group}", "i64") for channel in (first, last)]
+        return f.mul(groups[0], spec.weight_shape[1]), f.mul(f.add(groups[1], 1), spec.weight_shape[1])

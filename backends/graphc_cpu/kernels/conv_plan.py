@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
+from math import gcd, prod
 
 from graphc.errors import ShapeError, UnsupportedError
 from graphc.kernel.expr import Expr
@@ -25,7 +25,8 @@ L2_SHARE = 0.6
 @dataclass(frozen=True)
 class ConvPlan:
     """`spatial`: output positions per dim, (rows, columns) last. `steps`: x elements per output position. `origin`: x element that
-    output position 0 and kernel position 0 read. `window`: input channels that one chunk of output channels reads."""
+    output position 0 and kernel position 0 read. `window`: the most input channels that a chunk of output channels reads (its groups',
+    in units of `unit`, which never straddle a block of lanes)."""
 
     lanes: int
     spatial: tuple[int, ...]
@@ -33,6 +34,7 @@ class ConvPlan:
     origin: int
     kernel: tuple[tuple[int, int], ...]
     window: int
+    unit: int
     blocks: int
     rows: Split
     columns: Split
@@ -80,22 +82,24 @@ def conv_plan(spec: ConvSpec, target: Target) -> ConvPlan:
     taps = prod(spec.weight_shape[2:])
 
     def cost(choice: tuple[Split, Split, Split]) -> float:
-        window = _window(spec, lanes, choice[2])
+        spans = [last - first for first, last in windows(spec, lanes, choice[2])]
+        steps = taps * sum(spans) // len(spans)
         kinds = prod(len(s.ranges) for s in choice)
         total = sum(
-            (r1 - r0) * (c1 - c0) * (b1 - b0) * tile_cost(r * c, b, window * taps)
+            (r1 - r0) * (c1 - c0) * (b1 - b0) * tile_cost(r * c, b, steps)
             for r0, r1, r in choice[0].ranges for c0, c1, c in choice[1].ranges for b0, b1, b in choice[2].ranges
         )  # fmt: skip
         return total * (1 + 0.01 * kinds)
 
     rows, columns, chunks = min(_tiles(target, spatial, blocks), key=cost)
     x_strides = spec.x.strides[2 : 2 + len(spec.stride)]
-    window = _window(spec, lanes, chunks)
+    window = max(last - first for first, last in windows(spec, lanes, chunks))
     return ConvPlan(
         lanes=lanes, spatial=spatial, steps=steps,
         origin=spec.x.origin - sum(p * s for p, s in zip(spec.pad, x_strides, strict=True)),
         kernel=tuple((k, d * s) for k, d, s in zip(spec.weight_shape[2:], spec.dilation, x_strides, strict=True) if k > 1),
-        window=window, blocks=blocks, rows=rows, columns=columns, chunks=chunks,
+        window=window, unit=lanes if spec.groups == 1 else gcd(spec.weight_shape[1], lanes),
+        blocks=blocks, rows=rows, columns=columns, chunks=chunks,
         weights_outer=blocks * lanes * window * taps * spec.x.dtype.itemsize > L2_SHARE * target.l2,
     )  # fmt: skip
 
@@ -137,19 +141,13 @@ def channel_steps(x: Operand, lanes: int) -> tuple[int, int]:
     return (x.strides[1], 1) if x.layout.is_blocked else (lanes * x.strides[1], x.strides[1])
 
 
-def _window(spec: ConvSpec, lanes: int, chunks: Split) -> int:
-    """Input channels that every chunk reads; with groups the largest range that a chunk's groups span (whole blocks where blocked)."""
-    channels = spec.x.shape[1]
-    if spec.groups == 1:
-        return channels
-    widest = 0
+def windows(spec: ConvSpec, lanes: int, chunks: Split) -> list[tuple[int, int]]:
+    """For each chunk of output channels the input channels that its groups span: first, last + 1."""
+    per_group, found = spec.weight_shape[1], []
     for chunk in range(chunks.parts):
         first, last = chunk_channels(chunks, chunk, lanes, spec.weight_shape[0])
-        start, stop = window_start(spec, lanes, first, 0), (_group(spec, last - 1) + 1) * spec.weight_shape[1]
-        widest = max(widest, stop - start)
-    if not spec.x.layout.is_blocked:
-        return min(widest, channels)
-    return min(-(-widest // lanes), -(-channels // lanes)) * lanes
+        found.append((group_of(spec, first) * per_group, (group_of(spec, last - 1) + 1) * per_group))
+    return found
 
 
 def chunk_channels(chunks: Split, chunk: int, lanes: int, channels: int) -> tuple[int, int]:
@@ -160,21 +158,12 @@ def chunk_channels(chunks: Split, chunk: int, lanes: int, channels: int) -> tupl
     return start * lanes, min((start + width) * lanes, channels)
 
 
-def _group(spec: ConvSpec, output_channel: int) -> int:
+def group_of(spec: ConvSpec, output_channel: int) -> int:
+    """The group of an output channel."""
     return output_channel // (spec.weight_shape[0] // spec.groups)
-
-
-def window_start(spec: ConvSpec, lanes: int, output_channel: int, window: int) -> int:
-    """First input channel that the chunk starting at `output_channel` reads; `window` channels must remain from there."""
-    start = _group(spec, output_channel) * spec.weight_shape[1]
-    total = spec.x.shape[1]
-    if spec.x.layout.is_blocked:
-        start = start // lanes * lanes
-        total = -(-total // lanes) * lanes
-    return min(start, total - window) if window else start
 
 
 def reduction(spec: ConvSpec, plan: ConvPlan, blocks: int, prefetch: int) -> Reduction:
     """The sum of one tile with `blocks` output blocks."""
     block_step, channel_step = channel_steps(spec.x, plan.lanes)
-    return Reduction(plan.window, plan.lanes, block_step, channel_step, plan.kernel, blocks * plan.lanes, prefetch=prefetch)
+    return Reduction(plan.window, plan.unit, block_step, channel_step, plan.kernel, blocks * plan.lanes, prefetch=prefetch)

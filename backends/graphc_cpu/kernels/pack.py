@@ -1,4 +1,6 @@
-"""Weights in the order in which the register tile reads them: [chunk][ic block][kernel position][channel][oc block of chunk][lane]."""
+"""Weights in the order in which the register tile reads them: [chunk][ic block][kernel position][channel][oc block of chunk][lane].
+
+With groups an ic block is the plan's unit of channels, and every chunk takes the room of the largest window."""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy.typing as npt
 
 from graphc.kernel.spec import ConvSpec
 from graphc.target import Target
-from graphc_cpu.kernels.conv_plan import ConvPlan, chunk_channels, conv_plan, is_depthwise, window_start
+from graphc_cpu.kernels.conv_plan import ConvPlan, chunk_channels, conv_plan, group_of, is_depthwise
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +28,7 @@ def pack_conv_weight(spec: ConvSpec, target: Target, w: Array) -> Array:
         blocks = -(-(last - first) // plan.lanes)
         dense = np.zeros((blocks * plan.lanes, plan.window, plan.taps), flat.dtype)
         _place(spec, plan, flat[first:last], first, dense)
-        parts.append(_pack_chunk(dense.reshape(blocks, plan.lanes, plan.window, plan.taps), plan.lanes))
+        parts.append(_pack_chunk(dense.reshape(blocks, plan.lanes, plan.window, plan.taps), plan.unit))
     return np.concatenate(parts)
 
 
@@ -35,18 +37,18 @@ def _place(spec: ConvSpec, plan: ConvPlan, rows: Array, first: int, dense: Array
     if spec.groups == 1:
         dense[: len(rows)] = rows
         return
-    per_group, start = spec.weight_shape[1], window_start(spec, plan.lanes, first, plan.window)
+    per_group, start = spec.weight_shape[1], group_of(spec, first) * spec.weight_shape[1]
     for i, row in enumerate(rows):
-        group = (first + i) // (spec.weight_shape[0] // spec.groups)
-        dense[i, group * per_group - start :][:per_group] = row
+        channel = group_of(spec, first + i) * per_group - start
+        dense[i, channel : channel + per_group] = row
 
 
-def _pack_chunk(dense: Array, lanes: int) -> Array:
-    """(oc blocks, lanes, channels, taps) -> flat, in blocks of `lanes` channels; the last block may have fewer."""
-    blocks, _, channels, taps = dense.shape
-    full = channels // lanes
-    whole = dense[:, :, : full * lanes].reshape(blocks, lanes, full, lanes, taps).transpose(2, 4, 3, 0, 1)
-    rest = dense[:, :, full * lanes :].transpose(3, 2, 0, 1)
+def _pack_chunk(dense: Array, unit: int) -> Array:
+    """(oc blocks, lanes, channels, taps) -> flat, in blocks of `unit` channels; the last block may have fewer."""
+    blocks, lanes, channels, taps = dense.shape
+    full = channels // unit
+    whole = dense[:, :, : full * unit].reshape(blocks, lanes, full, unit, taps).transpose(2, 4, 3, 0, 1)
+    rest = dense[:, :, full * unit :].transpose(3, 2, 0, 1)
     return np.concatenate([whole.ravel(), rest.ravel()])
 
 

@@ -75,13 +75,34 @@ class RegisterTile:
 
     def emit(self, x: Value, weights: Value) -> list[list[Value]]:
         """Accumulators [pixel][block] after the whole reduction that starts at pointers x and weights."""
-        r = self.reduction
-        zero = Value("zeroinitializer" if self.lanes > 1 else ("0.0" if self.dtype.is_float else "0"), self.vector)
-        state: tuple[Value, ...] = (weights, *[zero] * (len(self.pixels) * self.blocks))
+        r, state = self.reduction, self._start(weights)
         full, rest = divmod(r.channels, r.block)
         x, state = self._loop(x, state, full, r.block_step, lambda p, s: self._kernel(p, s, r.kernel, r.block), "block")
         if rest:
             state = self._kernel(x, state, r.kernel, rest)
+        return self._by_pixel(state)
+
+    def emit_window(self, x: Value, weights: Value, first: Value, last: Value) -> list[list[Value]]:
+        """The same over channels first .. last-1, both multiples of the reduction's `block`, which divides a block of lanes.
+
+        x points at channel 0, weights at those of channel `first`. `block_step` is that of a block of lanes.
+        """
+        f, r = self.f, self.reduction
+
+        def turn(channel: Value, state: tuple[Value, ...]) -> Sequence[Value]:
+            whole = f.op(f"lshr i64 {channel.name}, {self.lanes.bit_length() - 1}", "i64")
+            lane = f.op(f"and i64 {channel.name}, {self.lanes - 1}", "i64")
+            offset = f.add(f.mul(whole, r.block_step), f.mul(lane, r.channel_step))
+            return self._kernel(f.pointer(x, offset, self.element), state, r.kernel, r.block)
+
+        return self._by_pixel(f.loop(first, last, r.block, turn, self._start(weights), hint="window", guarded=False))
+
+    def _start(self, weights: Value) -> tuple[Value, ...]:
+        """What the loops carry: the weights' address and the accumulators."""
+        zero = Value("zeroinitializer" if self.lanes > 1 else ("0.0" if self.dtype.is_float else "0"), self.vector)
+        return (weights, *[zero] * (len(self.pixels) * self.blocks))
+
+    def _by_pixel(self, state: tuple[Value, ...]) -> list[list[Value]]:
         acc = state[1:]
         return [list(acc[i : i + self.blocks]) for i in range(0, len(acc), self.blocks)]
 
