@@ -64,7 +64,7 @@ def _lower_nest(kernel: Kernel, operand_of: OperandOf, placed: frozenset[int]) -
             nests += _nests(piece.extents, out, slot, piece.place, piece.value)
     nests += _zero_tail(out, slot)
     families = {node.op.family for node in kernel.nodes}
-    family = next(name for name in FAMILIES if name in families)
+    family = next((name for name in FAMILIES if name in families), "reduce")  # products of integers are loops with a sum
     return Lowered(NestSpec(family, operands, (out,), tuple(nests)), inputs)
 
 
