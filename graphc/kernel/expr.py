@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
+from threading import RLock
 from typing import Any, Union
 from weakref import WeakValueDictionary
 
@@ -46,6 +47,7 @@ COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf"})
 COMBINERS = ("sum", "max", "min", "prod", "any", "all")
 
 _interned: WeakValueDictionary[tuple[object, ...], Expr] = WeakValueDictionary()
+_interning = RLock()
 _fresh = count()
 
 
@@ -62,9 +64,12 @@ class Expr:
         key = (fn, dtype.name, args, repr(attr))
         found = _interned.get(key)
         if found is None:
-            found = super().__new__(cls)
-            found.fn, found.dtype, found.args, found.attr = fn, dtype, args, attr
-            _interned[key] = found
+            with _interning:  # kernels are emitted on several threads, and two nodes of one key would not be identical
+                found = _interned.get(key)
+                if found is None:
+                    found = super().__new__(cls)
+                    found.fn, found.dtype, found.args, found.attr = fn, dtype, args, attr
+                    _interned[key] = found
         return found
 
     def __repr__(self) -> str:
