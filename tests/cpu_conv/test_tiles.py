@@ -112,7 +112,7 @@ def test_avx512_tiles_of_resnet(layer: tuple[int, int, tuple[int, int], tuple[in
     assert plan.rows.width * plan.columns.width >= 13
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, "neon"])
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 def test_hot_loops_do_not_spill(layer: tuple[int, int, tuple[int, int], tuple[int, int]], level: str) -> None:
     target = named(level)
@@ -130,11 +130,12 @@ def test_hot_loops_of_matmul_and_depthwise_do_not_spill(level: str) -> None:
 def _assert_no_spills(f: Function, target: Target) -> None:
     """No basic block with many multiply-adds touches the stack."""
     text = jit.assembly(module(target.triple, [f]), target)
-    blocks = re.split(r"^[.\w]+:.*$|^\s*j\w+\s.*$", text, flags=re.MULTILINE)
-    hot = [block for block in blocks if len(re.findall(r"fmadd\w*ps|mulps", block)) >= 20]
+    blocks = re.split(r"^[.\w]+:.*$|^\s*(?:j\w+|b(?:\.\w+)?|cbn?z)\s.*$", text, flags=re.MULTILINE)
+    hot = [block for block in blocks if len(re.findall(r"fmadd\w*ps|mulps|fmla", block)) >= 20]
     assert hot, "no hot block found"
     for block in hot:
         assert "(%rsp" not in block, block
+        assert "[sp" not in block, block
 
 
 def test_bodies_stay_small_and_compile_on_every_target() -> None:

@@ -43,12 +43,13 @@ def split(total: int, most: int) -> Split:
 
 
 def max_pixels(target: Target, blocks: int) -> int:
-    """The most pixels of a tile with `blocks` blocks that LLVM keeps in registers beside the weights and the broadcast input.
+    """The most pixels of a tile with `blocks` blocks that LLVM keeps in registers beside the weights and the broadcast inputs.
 
-    16-byte vectors (SSE2, NEON) cannot take a broadcast or unaligned operand from memory, and SSE2 needs a register for the product.
+    Code for 16-byte vectors (SSE2, NEON) cannot take a broadcast from memory and keeps several in registers: half of them is left.
     """
-    spare = blocks + (1 if target.vector_bytes > 16 else 5)
-    return max(1, (target.registers - spare) // blocks)
+    if target.vector_bytes == 16:
+        return max(1, min(7, target.registers // 2 // blocks))
+    return max(1, (target.registers - blocks - 1) // blocks)
 
 
 def step_cost(pixels: int, blocks: int) -> float:
