@@ -41,7 +41,7 @@ def _asin_of(v: Lanes, size: Value) -> tuple[Value, Value, Value]:
 
 
 def asin(v: Lanes, x: Value) -> Value:
-    """NaN outside [-1, 1]. 2 ulp."""
+    """NaN outside [-1, 1]. 2.4 ulp."""
     large, _, arc = _asin_of(v, v.abs(x))
     far = v.sub(math.pi / 2, v.sub(v.add(arc, arc), _PI_2_LOW[v.width]))
     return v.copysign(v.select(large, far, arc), x)
