@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -29,9 +29,37 @@ def table(model: onnx.ModelProto) -> Table:
     return found
 
 
-def check_not_recursive(key: Key, active: set[Key]) -> None:
-    if key in active:
-        raise ModelError(f"the function {key[1]!r} calls itself", hint="a function must not be recursive")
+def check_not_recursive(functions: Table) -> None:
+    """A ModelError for a function that calls itself, directly or through others."""
+    calls = {key: set(_called(function.node, functions)) for key, function in functions.items()}
+    while calls:
+        leaves = [key for key, called in calls.items() if not called & calls.keys()]
+        if not leaves:
+            name = min(key[1] for key in calls)
+            raise ModelError(f"the function {name!r} calls itself", hint="a function must not be recursive")
+        for key in leaves:
+            del calls[key]
+
+
+def reachable(model: onnx.ModelProto, functions: Table) -> list[onnx.FunctionProto]:
+    """The functions that the main graph calls, directly or through others."""
+    found: dict[Key, None] = {}
+    stack = list(_called(model.graph.node, functions))
+    while stack:
+        key = stack.pop()
+        if key not in found:
+            found[key] = None
+            stack.extend(_called(functions[key].node, functions))
+    return [functions[key] for key in found]
+
+
+def _called(nodes: Iterable[onnx.NodeProto], functions: Table) -> Iterator[Key]:
+    for node in nodes:
+        key = ("" if is_standard(node.domain) else node.domain, node.op_type, node.overload)
+        if key in functions:
+            yield key
+        for graph in subgraphs(node):
+            yield from _called(graph.node, functions)
 
 
 def all_value_names(graph: onnx.GraphProto) -> frozenset[str]:

@@ -17,6 +17,7 @@ import onnx
 from graphc.errors import GraphcError, InputError, ModelError, ResourceError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Kind, Value
+from graphc.knobs import knob
 from graphc.source import Source
 from graphc.types.dtype import dtype
 from graphc.types.shape import is_static
@@ -32,6 +33,11 @@ from graphc_onnx.registry import Item, TensorList, find
 from graphc_onnx.support import check_supported
 from graphc_onnx.tensors import Array, Storage, check_size, dense, to_array
 
+_UNEXPECTED = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, OSError, onnx.checker.ValidationError
+)  # fmt: skip
+MAX_NODES = knob("GRAPHC_MAX_NODES", int, 200_000, "most nodes of an imported model, with functions inlined and loops unrolled")
+
 
 def load(model: ModelSource, *, dims: Mapping[str, int] | None = None, values: Mapping[str, Array] | None = None) -> Graph:
     """Import an ONNX model: a path, the file's bytes, or a ModelProto.
@@ -41,13 +47,15 @@ def load(model: ModelSource, *, dims: Mapping[str, int] | None = None, values: M
     DynamicShapeError naming the inputs that must be given as `values`, InputError for wrong `dims` or `values`.
     """
     proto, storage = read(model)
-    versions = check_versions(proto)
-    check_structure(proto)
-    check_supported(proto, versions)
     try:
+        versions = check_versions(proto)
+        check_structure(proto)
+        check_supported(proto, versions)
         return Importer(proto, storage, versions).run(dims or {}, values or {})
     except RecursionError as error:
         raise ModelError("the model nests subgraphs or functions too deeply", hint="export it again") from error
+    except _UNEXPECTED as error:
+        raise ModelError(f"the model is damaged: {type(error).__name__}: {error}", hint="export or download it again") from error
 
 
 @dataclass
@@ -80,6 +88,7 @@ class Importer:
         self.scope = Scope(versions)
         self.origin: str | None = None  # the node of the main graph that is being imported
         self.reserved = functions.all_value_names(proto.graph)
+        self.imported = 0
         self.node_names = unique_node_names(proto.graph.node)
 
     @property
@@ -140,6 +149,7 @@ class Importer:
 
     def _nodes(self, nodes: Sequence[onnx.NodeProto], names: Sequence[str]) -> None:
         for proto, name in zip(nodes, names, strict=True):
+            self._count_node()
             top = self.origin is None
             if top:
                 self.origin = name
@@ -148,13 +158,20 @@ class Importer:
             if top:
                 self.origin = None
 
+    def _count_node(self) -> None:
+        self.imported += 1
+        if self.imported > MAX_NODES.get():
+            raise ResourceError(
+                f"the model has more than {MAX_NODES.name}={MAX_NODES.get()} nodes, functions and loops unrolled",
+                hint=f"set {MAX_NODES.name} higher if that is meant",
+            )
+
     def _node(self, proto: onnx.NodeProto, name: str) -> None:
         inputs = [self.scope.find(i) if i else None for i in proto.input]
         before = len(self.graph.values), len(self.graph.nodes)
         results = self._build(proto, name, inputs)
         if len(results) < len([o for o in proto.output if o]):
             raise ModelError(f"{proto.op_type} has {len(results)} outputs, and the model uses {len(proto.output)}")
-        self._check_sizes(before[0])
         named: dict[str, Item] = {}
         for output, result in zip(proto.output, results, strict=False):
             if output:
@@ -163,6 +180,7 @@ class Importer:
                 named[output] = result
         self.scope.items.update(named)
         rename_new(self.graph, before, self.scope.prefix, name, named, self.reserved)
+        self._check_sizes(before[0])
         if len(self.graph.nodes) == before[1] and self.origin is not None:
             self.graph.eliminated.setdefault(self.origin, "import")
 
@@ -216,11 +234,6 @@ class Importer:
             yield scope
         finally:
             self.scope = before
-
-
-_UNEXPECTED = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, OSError, onnx.checker.ValidationError
-)  # fmt: skip
 
 
 @contextmanager

@@ -106,8 +106,8 @@ def _check_graph(graph: onnx.GraphProto, outer: frozenset[str]) -> None:
 
 
 def _define(name: str, defined: set[str], where: str) -> None:
-    if not name:
-        raise ModelError("a value has no name", where=where, hint="export the model again")
+    if not name or not isinstance(name, str):  # protobuf gives bytes for what is not UTF-8
+        raise ModelError(f"a value has no valid name ({name!r})", where=where, hint="export the model again")
     if name in defined:
         raise ModelError(f"the value {name!r} is defined twice", where=where, hint="give every value a name of its own")
     defined.add(name)
@@ -118,8 +118,8 @@ def _check_nodes(nodes: Iterable[onnx.NodeProto], defined: set[str], outputs: It
     producer = {name: i for i, node in enumerate(nodes) for name in node.output if name}
     for i, node in enumerate(nodes):
         label = f"{node.op_type} {node.name or i!r}"
-        if not node.op_type:
-            raise ModelError(f"node {node.name or i!r} has no operator type", where=where)
+        if not node.op_type or not all(isinstance(text, str) for text in (node.op_type, node.domain, node.name, node.overload)):
+            raise ModelError(f"node {node.name or i!r} has no operator type, or a name that is not text", where=where)
         for name in node.input:
             if name and name not in defined and name not in outer:
                 raise _undefined(name, i, nodes, producer, label)

@@ -25,8 +25,11 @@ _WORKAROUNDS = {
 def check_supported(model: onnx.ModelProto, versions: Mapping[str, int]) -> None:
     """One UnsupportedError with the count of every operator that has neither a handler nor a function body."""
     table = functions.table(model)
+    functions.check_not_recursive(table)
     missing: Counter[str] = Counter()
-    _scan(model.graph.node, versions, table, missing, set())
+    _scan(model.graph.node, versions, table, missing)
+    for function in functions.reachable(model, table):
+        _scan(function.node, {**versions, **opsets(function.opset_import)}, table, missing)
     if not missing:
         return
     text = ", ".join(f"{name} ({count})" for name, count in sorted(missing.items(), key=lambda item: (-item[1], item[0])))
@@ -37,18 +40,12 @@ def check_supported(model: onnx.ModelProto, versions: Mapping[str, int]) -> None
     )
 
 
-def _scan(
-    nodes: Iterable[onnx.NodeProto], versions: Mapping[str, int], table: functions.Table, missing: Counter[str], active: set[functions.Key]
-) -> None:
+def _scan(nodes: Iterable[onnx.NodeProto], versions: Mapping[str, int], table: functions.Table, missing: Counter[str]) -> None:
     for node in nodes:
         domain = "" if is_standard(node.domain) else node.domain
         key = (domain, node.op_type, node.overload)
-        if key in table:
-            functions.check_not_recursive(key, active)
-            body = table[key]
-            _scan(body.node, {**versions, **opsets(body.opset_import)}, table, missing, active | {key})
-        elif find(domain, node.op_type, versions.get(domain, 1)) is None:
+        if key not in table and find(domain, node.op_type, versions.get(domain, 1)) is None:
             if not functions.has_body(node.op_type, domain, versions.get(domain, 1)):
                 missing[f"{domain}:{node.op_type}" if domain else node.op_type] += 1
         for graph in subgraphs(node):
-            _scan(graph.node, versions, table, missing, active)
+            _scan(graph.node, versions, table, missing)

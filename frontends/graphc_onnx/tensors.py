@@ -160,7 +160,8 @@ def _external(tensor: onnx.TensorProto, storage: Storage, found: DType, size: in
     except OSError as error:
         reason = f"external data {path.name!r} of {what} cannot be read: {error.strerror}"
         raise ModelError(reason, hint="keep it beside the model") from error
-    return _normal(np.asarray(mapped).view(found.numpy.newbyteorder("<")), found)
+    flat = _normal(np.asarray(mapped).view(found.numpy.newbyteorder("<")), found)
+    return flat if flat.flags.aligned else flat.copy()
 
 
 def _external_path(location: str, storage: Storage, what: str) -> Path:

@@ -206,9 +206,9 @@ def _split_sizes(context: Context, node: OnnxNode, size: DimLike) -> Sequence[Di
     given = node.optional(1)
     if given is not None:
         return context.ints(given, "the sizes of Split")
-    count = node.integer("num_outputs", len(node.outputs)) if node.opset >= 18 else len(node.outputs)
-    if count < 1:
-        raise ModelError("Split needs at least one output")
+    count = len(node.outputs)
+    if count < 1 or (node.opset >= 18 and node.integer("num_outputs", count) != count):
+        raise ModelError(f"Split has {count} outputs and num_outputs={node.integer('num_outputs', count)}")
     if isinstance(size, Dim):
         if size % count != 0:
             hint = f"fix it, e.g. dims={{{str(size)!r}: {count}}}"
