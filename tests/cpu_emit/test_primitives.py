@@ -11,6 +11,7 @@ import pytest
 from graphc.kernel.evaluate import apply, convert
 from graphc.kernel.expr import COMPARISONS, PRIMITIVES, const
 from graphc.types.dtype import ALL, DType, bool_, f16, f32, f64, i64, u8
+from graphc_cpu.emit.ir import Value
 from graphc_cpu.emit.scalar import emit_cast, emit_const, emit_primitive, splat
 
 Array = np.ndarray[Any, Any]
@@ -143,3 +144,28 @@ def test_constants_wrap(tools: Any) -> None:
     assert emit_const(const(-1, u8), 1) == ("255", "i8")
     assert emit_const(const(True, bool_), 4) == ("splat (i1 true)", "<4 x i1>")
     assert splat(None, emit_const(const(3, i64), 1), 2) == ("splat (i64 3)", "<2 x i64>")
+
+
+def test_helpers_are_defined_once(tools: Any) -> None:
+    """sin, cos and fmod share scalar functions; a kernel may use them all, beside the same intrinsics."""
+
+    def body(f: Any, args: Any, n: int, target: Any) -> Any:
+        f.call("llvm.ctlz.i64", "i64", i64_value(1), i1_false())
+        x = emit_primitive(f, "sin", f32, f32, n, args, target)
+        y = emit_primitive(f, "cos", f32, f32, n, [x], target)
+        z = emit_primitive(f, "fmod", f32, f32, n, [x, y], target)
+        return emit_primitive(f, "mod", f32, f32, n, [z, y], target)
+
+    x = np.linspace(-1e9, 1e9, 64, dtype=np.float32)
+    result = tools.run_cases([tools.Case(body, [f32], f32, 16, [x])], "avx2")[0]
+    sine = np.sin(x.astype(np.float64)).astype(np.float32)
+    cosine = np.cos(sine.astype(np.float64)).astype(np.float32)
+    np.testing.assert_allclose(result, np.mod(np.fmod(sine, cosine), cosine), atol=2e-7)
+
+
+def i64_value(value: int) -> Value:
+    return Value(str(value), "i64")
+
+
+def i1_false() -> Value:
+    return Value("false", "i1")

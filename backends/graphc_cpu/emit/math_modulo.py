@@ -65,14 +65,13 @@ pack:
   %out = bitcast i64 %bits to double
   ret double %out
 }
-
-declare i64 @llvm.ctlz.i64(i64, i1)
 """
 
 
 def fmod(v: Lanes, x: Value, y: Value) -> Value:
     """x - trunc(x / y) * y, exactly, with the sign of x (C's fmod); NaN for y = 0 and for infinite x."""
     w = v.wide()
+    v.function.declare("declare i64 @llvm.ctlz.i64(i64, i1)")
     v.function.declare(_FMOD)
     size, divisor = w.abs(v.widen(x)), w.abs(v.widen(y))
     exact = v.copysign(v.narrow(w.each_lane("graphc.fmod", "double", size, divisor)), x)

@@ -94,7 +94,8 @@ def _reduce(w: Lanes, x: Value, short: bool) -> tuple[Value, Value, Value]:
     far = w.both(w.compare("ogt", size, LIMIT), w.compare("olt", size, float("inf")))
 
     def slow() -> tuple[Value, Value, Value]:
-        w.function.declare(_payne_hanek())
+        for text in ("declare i64 @llvm.fshl.i64(i64, i64, i64)", "declare i128 @llvm.ctlz.i128(i128, i1)", _payne_hanek()):
+            w.function.declare(text)
         packed = w.bits(x)
         turns = w.each_lane("graphc.quadrant", "i64", packed)
         angle = w.each_lane("graphc.angle", "double", packed)
@@ -202,9 +203,6 @@ define internal double @graphc.angle(i64 %bits) nounwind {{
   %signed = select i1 %same, double %angle, double %opposite
   ret double %signed
 }}
-
-declare i64 @llvm.fshl.i64(i64, i64, i64)
-declare i128 @llvm.ctlz.i128(i128, i1)
 """
 
 
