@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cpu_nest.harness import output_nest, over_output, tensor
 from graphc.kernel.access import Access, broadcast, flat_index, from_function, from_operand, padded, unflatten
-from graphc.kernel.expr import Expr, call, cast, const, equal, index, maximum, minimum, reduce, select
+from graphc.kernel.expr import Expr, call, cast, const, equal, index, load, maximum, minimum, reduce, select
 from graphc.kernel.spec import Nest, NestSpec, StoreAt
 from graphc.types.dtype import ALL, DType, bool_, f16, f32, f64, i8, i32, i64
 from graphc.types.layout import Layout
@@ -332,6 +332,14 @@ def _dtype_samples(dtype: DType) -> None:
 
 for _dtype in ALL:
     _dtype_samples(_dtype)
+
+
+@sample("tile of f64 in 16 lanes")
+def _() -> NestSpec:
+    x, y, out = tensor(22), tensor(50, dtype=f64), tensor(120)
+    i, j = index("i", 15), index("j", 8)
+    value = load(0, i + j, f32) + cast(load(1, i * 3 + j, f64), f32)
+    return NestSpec("map", (x, y), (out,), (Nest((i, j), (StoreAt(2, i + j * 15, value),)),))
 
 
 def lanes_sample(size: int) -> NestSpec:

@@ -166,15 +166,11 @@ def _unpack(memory: Memory, a: Value, b: Value, lanes: int, size: int, block: in
 
 
 def _blocks(memory: Memory, vectors: Sequence[Value], lanes: int, unit: int) -> list[Value]:
-    """Vector b: block b of each of the vectors (1, 2 or 4 of them, of as many blocks)."""
+    """Vector b: block b of each of the vectors (a power of two of them, of as many blocks)."""
     if len(vectors) == 1:
         return list(vectors)
-    even, odd = (_every_second_block(memory, vectors, lanes, unit, parity) for parity in (0, 1))
-    if len(vectors) == 2:
-        return [even[0], odd[0]]
-    first, third = (_every_second_block(memory, even, lanes, unit, parity)[0] for parity in (0, 1))
-    second, fourth = (_every_second_block(memory, odd, lanes, unit, parity)[0] for parity in (0, 1))
-    return [first, second, third, fourth]
+    even, odd = (_blocks(memory, _every_second_block(memory, vectors, lanes, unit, parity), lanes, unit) for parity in (0, 1))
+    return [vector for pair in zip(even, odd, strict=True) for vector in pair]
 
 
 def _every_second_block(memory: Memory, vectors: Sequence[Value], lanes: int, unit: int, parity: int) -> list[Value]:
