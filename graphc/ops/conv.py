@@ -15,13 +15,14 @@ from graphc.ir.op import Array, Cost, Lowering, Op, register, same_dtype
 from graphc.kernel.access import Access, padded
 from graphc.kernel.expr import Expr, reduce
 from graphc.kernel.spec import ConvSpec, Epilogue, Operand
+from graphc.ops.express import Arithmetic
 from graphc.ops.movement import Dilate, Pad, Reshape, Slice, Transpose, surely_differ, surely_less
-from graphc.types.shape import DimLike, static
+from graphc.types.shape import DimLike, Shape, static
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
     from graphc.ir.builder import Builder
-    from graphc.ir.graph import Value
+    from graphc.ir.graph import Node, Value
 
 
 @register
@@ -81,6 +82,19 @@ class Conv(Op):
         """Two operations per output element, input channel of the group and kernel position; one more for the bias."""
         per_output = 2 * prod(static(types[1].shape[1:])) + (len(types) == 3)
         return Cost(int(outputs[0].size) * per_output, sum(t.nbytes for t in (*types, *outputs)))
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """The transposed convolution of grad with w, the correlation of x with grad, and the sum per channel."""
+        x, w, *bias = node.inputs
+        sizes, kernel = zip(x.type.shape[2:], grads[0].type.shape[2:], strict=True), w.type.shape[2:]
+        covered = [
+            (count - 1) * s + d * (k - 1) + 1 - size
+            for (size, count), s, d, k in zip(sizes, self.stride, self.dilation, kernel, strict=True)
+        ]
+        after = static(tuple(c - before for c, before in zip(covered, self.pad_before, strict=True)))
+        back = ConvTranspose(self.stride, self.dilation, self.pad_before, after, (0,) * len(after), self.groups)
+        d_w = weight_gradient(builder, x, grads[0], kernel, self)
+        return [builder.add(back, grads[0], w), d_w, *(_channel_sum(builder, grads[0]) for _ in bias)]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         """For dtypes that the conv family does not take (see `spec`)."""
@@ -164,6 +178,16 @@ class ConvTranspose(Op):
         flops = 2 * int(types[0].size) * prod(static(types[1].shape[1:])) + (int(outputs[0].size) if len(types) == 3 else 0)
         return Cost(flops, sum(t.nbytes for t in (*types, *outputs)))
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """A convolution of grad with w, the correlation of grad with x, and the sum per channel."""
+        x, w, *bias = node.inputs
+        after = tuple(p - extra for p, extra in zip(self.pad_after, self.output_padding, strict=True))
+        grad = cropped(builder, grads[0], self.pad_before, after)
+        pads = tuple(max(p, 0) for p in self.pad_before), tuple(max(p, 0) for p in after)
+        conv = Conv(self.stride, self.dilation, *pads, self.groups)
+        d_w = weight_gradient(builder, grad, x, w.type.shape[2:], conv)
+        return [builder.add(conv, grad, w), d_w, *(_channel_sum(builder, grads[0]) for _ in bias)]
+
     def decompose(self, builder: Builder, *inputs: Value) -> Value:
         """Conv of the dilated input with the weight flipped and its two channel dims swapped."""
         x, w = inputs[:2]
@@ -173,8 +197,7 @@ class ConvTranspose(Op):
         after = [r - p + extra for r, p, extra in zip(reach, self.pad_after, self.output_padding, strict=True)]
         if any(s > 1 for s in self.stride):
             x = builder.add(Dilate((1, 1, *self.stride)), x)
-        if min(*before, *after, 0) < 0:
-            x = builder.add(Pad((0, 0, *(min(p, 0) for p in before)), (0, 0, *(min(p, 0) for p in after))), x)
+        x = cropped(builder, x, before, after)
         pads = tuple(max(p, 0) for p in before), tuple(max(p, 0) for p in after)
         conv = Conv((1,) * len(kernel), self.dilation, *pads, self.groups)
         return builder.add(conv, x, flip_weight(builder, w, self.groups), *inputs[2:])
@@ -192,6 +215,36 @@ def flip_weight(builder: Builder, w: Value, groups: int) -> Value:
     w = builder.add(Reshape((groups, c // groups, m, *kernel)), w)
     w = builder.add(Transpose((0, 2, 1, *range(3, rank + 3))), w)
     return builder.add(Reshape((groups * m, c // groups, *kernel)), w)
+
+
+def weight_gradient(builder: Builder, x: Value, grad: Value, kernel: Shape, conv: Conv) -> Value:
+    """dw[m, c, k] = sum over n, o of grad[n, m, o] * x[n, c, o*stride + k*dilation - pad]: (M, C/groups, *kernel).
+
+    Itself a convolution: the batch is its input channels, stride and dilation change roles, pads are such that it gives `kernel`.
+    """
+    n, c, *sizes = x.type.shape
+    rank, groups = len(sizes), conv.groups
+    rows = zip(sizes, grad.type.shape[2:], kernel, conv.stride, conv.dilation, conv.pad_before, strict=True)
+    after = static(tuple(d * (k - 1) + s * (count - 1) + 1 - size - before for size, count, k, s, d, before in rows))
+    x = cropped(builder, x, conv.pad_before, after)
+    a = Arithmetic(builder)
+    x = a.reshape(x, (n, groups, c // groups, *x.type.shape[2:]))
+    x = builder.add(Transpose((2, 1, 0, *range(3, rank + 3))), x)
+    x = a.reshape(x, (c // groups, groups * n, *x.type.shape[3:]))
+    weight = builder.add(Transpose((1, 0, *range(2, rank + 2))), grad)
+    swapped = Conv(conv.dilation, conv.stride, conv.pad_before, tuple(max(p, 0) for p in after), groups)
+    return builder.add(Transpose((1, 0, *range(2, rank + 2))), builder.add(swapped, x, weight))
+
+
+def cropped(builder: Builder, x: Value, before: Sequence[int], after: Sequence[int]) -> Value:
+    """x without what negative pads of its spatial dims take away; x itself where there are none."""
+    if min(*before, *after, 0) >= 0:
+        return x
+    return builder.add(Pad((0, 0, *(min(p, 0) for p in before)), (0, 0, *(min(p, 0) for p in after))), x)
+
+
+def _channel_sum(builder: Builder, grad: Value) -> Value:
+    return Arithmetic(builder).reduce("sum", grad, (0, *range(2, grad.type.rank)), False)
 
 
 def check_conv(

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError
+from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError, UnsupportedError
 from graphc.ir.op import Array, Lowering, Op, register
 from graphc.kernel.access import Access
 from graphc.kernel.expr import Expr, cast, const, equal, maximum, minimum, select
-from graphc.ops.movement import Movement, check_axis, surely_differ, surely_less
+from graphc.ops.express import Arithmetic
+from graphc.ops.movement import Concat, Movement, check_axis, surely_differ, surely_less, zeros
 from graphc.types.dtype import DType, bool_, i64
-from graphc.types.shape import DimLike, static
+from graphc.types.shape import DimLike, product, static
 from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+    from graphc.ir.graph import Node, Value
 
 
 @register
@@ -47,6 +52,18 @@ class Gather(Movement):
 
     def _empty(self, x: Array, indices: Array) -> Array:
         return np.zeros((*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]), x.dtype)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """The rows of grad added up where they came from."""
+        from graphc.ops.scatter import ScatterElements  # late: scatter is built on this module
+
+        a, (x, indices) = Arithmetic(builder), node.inputs
+        before, after = x.type.shape[: self.axis], x.type.shape[self.axis + 1 :]
+        count = product(indices.type.shape)
+        updates = a.reshape(grads[0], (*before, count, *after))
+        at = a.reshape(indices, (*(1 for _ in before), count, *(1 for _ in after)))
+        at = a.expand(at, updates.type.shape)
+        return [builder.add(ScatterElements(self.axis, "add"), zeros(builder, grads[0], x.type.shape), at, updates), None]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         x, indices = inputs
@@ -83,6 +100,13 @@ class GatherElements(Movement):
         x, indices = arrays
         x = x[tuple(slice(None) if a == self.axis else slice(size) for a, size in enumerate(indices.shape))]
         return np.take_along_axis(x, normalised(indices, x.shape[self.axis]), axis=self.axis)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Grad added up where its elements came from."""
+        from graphc.ops.scatter import ScatterElements  # late: scatter is built on this module
+
+        x, indices = node.inputs
+        return [builder.add(ScatterElements(self.axis, "add"), zeros(builder, grads[0], x.type.shape), indices, grads[0]), None]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         x, indices = inputs
@@ -129,6 +153,15 @@ class GatherND(Movement):
         at: tuple[Any, ...] = (*grid, *columns)
         return x[at] if at else np.broadcast_to(x, (*indices.shape[:-1], *x.shape)).copy()
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Grad added up where its elements came from."""
+        from graphc.ops.scatter import ScatterND  # late: scatter is built on this module
+
+        if self.batch_dims:
+            raise UnsupportedError("the gradient of gather_nd with batch dims", where=node.where, hint="use gather_elements")
+        x, indices = node.inputs
+        return [builder.add(ScatterND("add"), zeros(builder, grads[0], x.type.shape), indices, grads[0]), None]
+
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         x, indices = inputs
         outer, depth, batch = indices.rank - 1, indices.shape[-1], self.batch_dims
@@ -171,6 +204,15 @@ class OneHot(Movement):
         chosen: Array = np.where(hit, values[1], values[0])
         return chosen
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """The sums of grad where the indices do not hit, and where they do."""
+        a, (indices, _), grad = Arithmetic(builder), node.inputs, grads[0]
+        hot = builder.add(self, indices, builder.constant([0, 1], grad.type.dtype, name="hot"))
+        every = tuple(range(grad.type.rank))
+        on = a.reduce("sum", a("mul", grad, hot), every, False)
+        off = a("sub", a.reduce("sum", grad, every, False), on)
+        return [None, builder.add(Concat(0), a.reshape(off, (1,)), a.reshape(on, (1,)))]
+
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         indices, values = inputs
 
@@ -200,6 +242,9 @@ class Trilu(Movement):
 
     def reference(self, *arrays: Array) -> Array:
         return np.triu(arrays[0], self.k) if self.upper else np.tril(arrays[0], self.k)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        return [builder.add(self, grads[0])]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs

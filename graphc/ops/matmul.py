@@ -14,16 +14,17 @@ from graphc.ir.op import Array, Cost, Lowering, Op, register, same_dtype
 from graphc.kernel.access import Access, broadcast
 from graphc.kernel.expr import Expr, reduce
 from graphc.kernel.spec import Epilogue, MatmulSpec, Operand
+from graphc.ops.express import Arithmetic
 from graphc.ops.movement import surely_differ
 from graphc.ops.shapes import broadcast_shapes
 from graphc.types.dtype import bool_
 from graphc.types.layout import PLAIN
-from graphc.types.shape import DimLike, Shape
+from graphc.types.shape import DimLike, Shape, product
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
     from graphc.ir.builder import Builder
-    from graphc.ir.graph import Value
+    from graphc.ir.graph import Node, Value
 
 
 @register
@@ -62,13 +63,29 @@ class MatMul(Op):
 
     def reference(self, *arrays: Array) -> Array:
         a, b = arrays
-        product: Array = np.matmul(a.swapaxes(-1, -2) if self.trans_a else a, b.swapaxes(-1, -2) if self.trans_b else b)
-        return product
+        result: Array = np.matmul(a.swapaxes(-1, -2) if self.trans_a else a, b.swapaxes(-1, -2) if self.trans_b else b)
+        return result
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Two operations per output element and step of the inner dim."""
         _, k, _ = self._sizes(types[0].shape, types[1].shape)
         return Cost(2 * int(outputs[0].size) * int(k), sum(t.nbytes for t in (*types, *outputs)))
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Two products: grad b^T and a^T grad, each transposed where its operand is; summed over broadcast batch dims."""
+        (a, b), grad = node.inputs, grads[0]
+        sum_to = Arithmetic(builder)
+        if self.trans_a:
+            d_a = builder.add(MatMul(self.trans_b, True), b, grad)
+        else:
+            d_a = builder.add(MatMul(False, not self.trans_b), grad, b)
+        if b.type.rank == 2 and not self.trans_a:  # the batch becomes rows: no sum of many small products
+            a, grad = (sum_to.reshape(v, (product(v.type.shape[:-1]), v.type.shape[-1])) for v in (a, grad))
+        if self.trans_b:
+            d_b = builder.add(MatMul(True, self.trans_a), grad, a)
+        else:
+            d_b = builder.add(MatMul(not self.trans_a, False), a, grad)
+        return [sum_to.unbroadcast(d_a, node.inputs[0].type.shape), sum_to.unbroadcast(d_b, b.type.shape)]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         """For dtypes that the contract family does not take (see `spec`)."""

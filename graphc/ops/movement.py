@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -17,9 +17,14 @@ from graphc.errors import AttributeValueError, ShapeError
 from graphc.ir.op import Array, Cost, Lowering, Op, Piece, register, same_dtype
 from graphc.kernel.access import Access, broadcast, flat_index, padded, unflatten
 from graphc.kernel.expr import Expr, const, equal, maximum, minimum, select
+from graphc.ops.express import Arithmetic
 from graphc.types.dtype import i64
 from graphc.types.shape import Dim, DimLike, Shape, is_static, product
 from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+    from graphc.ir.graph import Node, Value
 
 
 class Movement(Op):
@@ -88,6 +93,9 @@ class Reshape(Movement):
     def reference(self, *arrays: Array) -> Array:
         return arrays[0].reshape(self.shape)
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        return [builder.add(Reshape(node.inputs[0].type.shape), grads[0])]
+
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs
         if product(x.shape) != output.size:
@@ -115,6 +123,9 @@ class Transpose(Movement):
     def reference(self, *arrays: Array) -> Array:
         return arrays[0].transpose(self.perm)
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        return [builder.add(Transpose(tuple(self.perm.index(axis) for axis in range(len(self.perm)))), grads[0])]
+
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs
         return Lowering(lambda *index: x[tuple(index[self.perm.index(axis)] for axis in range(len(self.perm)))])
@@ -139,6 +150,9 @@ class Expand(Movement):
 
     def reference(self, *arrays: Array) -> Array:
         return np.broadcast_to(arrays[0], self.shape)  # type: ignore[arg-type]
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        return [Arithmetic(builder).unbroadcast(grads[0], node.inputs[0].type.shape)]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs
@@ -176,6 +190,21 @@ class Slice(Movement):
             x = x.take(int(start) + step * np.arange(int(count)), axis=axis)
         return x
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """The elements back in their places, zeros elsewhere."""
+        shape, grad, rank = node.inputs[0].type.shape, grads[0], len(self.starts)
+        if 0 in self.shape:
+            return [zeros(builder, grad, shape)]
+        if min(self.steps, default=1) < 0:
+            turned = tuple(count - 1 if step < 0 else 0 for step, count in zip(self.steps, self.shape, strict=True))
+            grad = builder.add(Slice(turned, tuple(-1 if step < 0 else 1 for step in self.steps), self.shape), grad)
+        if any(abs(step) > 1 for step in self.steps):
+            grad = builder.add(Dilate(tuple(map(abs, self.steps))), grad)
+        rows = zip(self.starts, self.steps, self.shape, strict=True)
+        before = tuple(start + (step * (count - 1) if step < 0 else 0) for start, step, count in rows)
+        after = tuple(shape[i] - before[i] - grad.type.shape[i] for i in range(rank))
+        return [builder.add(Pad(before, after), grad) if any(dim != 0 for dim in (*before, *after)) else grad]
+
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs
         starts = [int(start) for start in self.starts]
@@ -212,6 +241,15 @@ class Concat(Movement):
     def reference(self, *arrays: Array) -> Array:
         return np.concatenate(arrays, axis=self.axis)
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        found: list[Value | None] = []
+        start: DimLike = 0
+        for part in node.inputs:
+            starts = tuple(start if axis == self.axis else 0 for axis in range(part.type.rank))
+            found.append(builder.add(Slice(starts, (1,) * part.type.rank, part.type.shape), grads[0]))
+            start = start + part.type.shape[self.axis]
+        return found
+
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         pieces: list[Piece] = []
         offset = 0
@@ -239,8 +277,8 @@ class Pad(Movement):
     padded, the pads see the whole input. ONNX Pad; np.pad.
     """
 
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    before: tuple[DimLike, ...]
+    after: tuple[DimLike, ...]
     mode: str = "constant"
     value: float = 0.0
 
@@ -269,7 +307,8 @@ class Pad(Movement):
 
     def reference(self, *arrays: Array) -> Array:
         x = arrays[0]
-        widths = [(max(low, 0), max(high, 0)) for low, high in zip(self.before, self.after, strict=True)]
+        ends = [(int(low), int(high)) for low, high in zip(self.before, self.after, strict=True)]
+        widths = [(max(low, 0), max(high, 0)) for low, high in ends]
         if self.mode == "constant":
             value = arrays[1].reshape(()) if len(arrays) == 2 else np.asarray(self.value, dtype=x.dtype)
             x = np.pad(x, widths, mode="constant", constant_values=value)
@@ -277,18 +316,40 @@ class Pad(Movement):
             x = np.pad(x, widths, mode="reflect")
         else:
             x = np.pad(x, widths, mode="edge") if self.mode == "edge" else np.pad(x, widths, mode="wrap")
-        crop = zip(x.shape, self.before, self.after, strict=True)
-        return x[tuple(slice(max(-low, 0), size - max(-high, 0)) for size, low, high in crop)]
+        return x[tuple(slice(max(-low, 0), size - max(-high, 0)) for size, (low, high) in zip(x.shape, ends, strict=True))]
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Crop; with a mode that repeats elements, add up what repeats each. A pad value gets what the crop leaves."""
+        a, grad, shape = Arithmetic(builder), grads[0], node.inputs[0].type.shape
+        if self.mode != "constant":
+            return [self._folded(builder, grad, shape)]
+        inner = builder.add(Pad(tuple(-low for low in self.before), tuple(-high for high in self.after)), grad)
+        if len(node.inputs) == 1:
+            return [inner]
+        every = tuple(range(len(shape)))
+        value = a("sub", a.reduce("sum", grad, every, False), a.reduce("sum", inner, every, False))
+        return [inner, a.reshape(value, node.inputs[1].type.shape)]
+
+    def _folded(self, builder: Builder, grad: Value, shape: Shape) -> Value:
+        from graphc.ops.resize import resample_transposed  # late: Resample is built on this module
+
+        for axis, (low, high) in enumerate(zip(self.before, self.after, strict=True)):
+            if (low, high) != (0, 0):
+                size = int(shape[axis])
+                where = np.arange(-int(low), size + int(high))
+                index = np.array([self._inside(const(int(i), i64), 0, size).attr for i in where], np.int64)[None]
+                grad = resample_transposed(builder, grad, axis, index, np.ones(index.shape), size)
+        return grad
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
-        x = inputs[0]
+        x, before = inputs[0], [int(low) for low in self.before]
         if self.mode != "constant":
-            return Lowering(lambda *index: x[tuple(map(self._inside, index, self.before, x.shape))])
+            return Lowering(lambda *index: x[tuple(map(self._inside, index, before, x.shape))])
         zero = const(0, i64)
         default = inputs[1][(zero,) * len(inputs[1].shape)] if len(inputs) == 2 else const(self.value, x.dtype)
         if 0 in x.shape:
             return Lowering(lambda *index: default)
-        return Lowering(lambda *index: padded(x, tuple(i - low for i, low in zip(index, self.before, strict=True)), default))
+        return Lowering(lambda *index: padded(x, tuple(i - low for i, low in zip(index, before, strict=True)), default))
 
     def _inside(self, i: Expr, low: int, size: int) -> Expr:
         """The index into the axis that a position of the result repeats."""
@@ -320,6 +381,12 @@ class Tile(Movement):
     def reference(self, *arrays: Array) -> Array:
         return np.tile(arrays[0], self.repeats)
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """The sum over the repetitions."""
+        a, shape = Arithmetic(builder), node.inputs[0].type.shape
+        split = tuple(dim for pair in zip(self.repeats, shape, strict=True) for dim in pair)
+        return [a.reduce("sum", a.reshape(grads[0], split), tuple(range(0, len(split), 2)), False)]
+
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs
         return Lowering(lambda *index: x[tuple(i % max(size, 1) for i, size in zip(index, x.shape, strict=True))])
@@ -347,6 +414,10 @@ class Dilate(Movement):
         result[tuple(slice(None, None, factor) for factor in self.factors)] = x
         return result
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        shape = node.inputs[0].type.shape
+        return [builder.add(Slice((0,) * len(shape), self.factors, shape), grads[0])]
+
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs
 
@@ -362,6 +433,11 @@ class Dilate(Movement):
 
 def _dilated(size: DimLike, factor: int) -> DimLike:
     return 0 if size == 0 else (size - 1) * factor + 1
+
+
+def zeros(builder: Builder, like: Value, shape: Shape) -> Value:
+    """Zeros of a shape, in the dtype of a value."""
+    return Arithmetic(builder).expand(builder.constant(0, like.type.dtype, name="zero"), shape)
 
 
 def check_axis(axis: int, x: TensorType) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product as positions
 from math import inf, prod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -19,11 +19,16 @@ from graphc.ir.op import Array, Cost, Lowering, Op, need_float, register
 from graphc.kernel.access import Access, flat_index, padded, unflatten
 from graphc.kernel.expr import Expr, call, cast, const, equal, maximum, minimum, reduce, select
 from graphc.kernel.index import simplify
-from graphc.ops.conv import check_conv
+from graphc.ops.conv import ConvTranspose, check_conv
+from graphc.ops.express import Arithmetic
 from graphc.ops.movement import surely_less
 from graphc.types.dtype import bool_, dtype, i64
-from graphc.types.shape import DimLike, static
+from graphc.types.shape import DimLike, Shape, static
 from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+    from graphc.ir.graph import Node, Value
 
 NOWHERE = (1 << 63) - 1  # an index that no element has
 
@@ -91,6 +96,16 @@ class Pool(Op):
             at: tuple[Any, ...] = tuple(slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, counts, self.stride, strict=True))
             yield x[(slice(None), slice(None), *at)]
 
+    def spread(self, builder: Builder, grad: Value, shape: Shape) -> Value:
+        """The sum, for every element of an input of `shape`, of grad over the windows that hold it: a convolution transposed."""
+        taps = self.taps(static(shape))
+        rows = zip(shape[2:], grad.type.shape[2:], taps, self.stride, self.dilation, self.pad_before, strict=True)
+        after = static(tuple((count - 1) * s + d * (k - 1) + 1 - size - before for size, count, k, s, d, before in rows))
+        channels = static(shape[1:2])[0]
+        ones = builder.constant(np.ones((channels, 1, *taps), grad.type.dtype.numpy), name="ones")
+        op = ConvTranspose(self.stride, self.dilation, self.pad_before, after, (0,) * len(taps), channels)
+        return builder.add(op, grad, ones)
+
     def position(self, outer: Sequence[Expr], taps: Sequence[Expr]) -> tuple[Expr, ...]:
         """Where kernel position `taps` of window `outer` lies in the input."""
         rows = zip(outer, taps, self.stride, self.dilation, self.pad_before, strict=True)
@@ -126,6 +141,12 @@ class MaxPool(Pool):
         for part in self.windows(x, fill):
             result = part.copy() if result is None else np.maximum(result, part)
         return np.full([int(n) for n in _shape_of(self, x)], fill, x.dtype) if result is None else result
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Grad at the first largest element of each window."""
+        (x,) = node.inputs
+        fields = (self.kernel, self.stride, self.dilation, self.pad_before, self.pad_after, self.ceil)
+        return [builder.add(MaxPoolScatter(*fields, x.type.shape), builder.add(MaxPoolIndices(*fields), x), grads[0])]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         return Lowering(self.gather(inputs[0], "max", lowest(output.dtype.numpy)))
@@ -203,6 +224,58 @@ class MaxPoolIndices(Pool):
 
 @register
 @dataclass(frozen=True)
+class MaxPoolScatter(Pool):
+    """The gradient of MaxPool: of the inputs `where` (i64, MaxPoolIndices of x) and grad, both of the shape of the result, the sum of grad
+    over the windows whose largest element is that of x. `shape` is that of x; the other attributes are those of the pool.
+    """
+
+    shape: tuple[DimLike, ...] = ()
+
+    name: ClassVar[str] = "max_pool_scatter"
+    inputs: ClassVar[tuple[int, int]] = (2, 2)
+    not_differentiable: ClassVar[str] = "second derivatives of pooling are not supported"
+
+    def infer(self, *types: TensorType) -> TensorType:
+        where, grad = types
+        pooled = Pool.infer(self, grad.with_shape(self.shape))
+        if where.dtype != i64 or where.shape != grad.shape or grad.shape != pooled.shape:
+            raise ShapeError(f"{self.name} to {list(self.shape)} needs two inputs of {list(pooled.shape)}, got {where} and {grad}")
+        return grad.with_shape(self.shape)
+
+    def reference(self, *arrays: Array) -> Array:
+        where, grad = arrays
+        result = np.zeros([int(n) for n in self.shape], grad.dtype)
+        held = where >= 0
+        np.add.at(result.reshape(-1), where[held], grad[held])
+        return result
+
+    def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        """One comparison and one addition per element of every window."""
+        return Cost(2 * int(types[1].size) * prod(self.taps(static(self.shape))), sum(t.nbytes for t in (*types, *outputs)))
+
+    def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
+        """The windows that hold position i of an axis start at i + pad - t * dilation, where the stride divides that."""
+        where, grad = inputs
+        shape = output.static_shape
+
+        def value(n: Expr, c: Expr, *i: Expr) -> Expr:
+            mine = flat_index((n, c, *i), shape)
+
+            def term(*t: Expr) -> Expr:
+                starts = [at + p - k * d for at, k, d, p in zip(i, t, self.dilation, self.pad_before, strict=True)]
+                window = (n, c, *(start // s for start, s in zip(starts, self.stride, strict=True)))
+                hit = equal(padded(where, window, -1), mine)
+                for start, s in zip(starts, self.stride, strict=True):
+                    hit = hit & equal(start % s, 0) if s > 1 else hit
+                return select(hit, padded(grad, window, 0), const(0, grad.dtype))
+
+            return reduce("sum", self.taps(shape), term)
+
+        return Lowering(value)
+
+
+@register
+@dataclass(frozen=True)
 class AvgPool(Pool):
     """The mean of each window, over its elements, or with `count_include_pad` over its positions in the padded input.
 
@@ -220,14 +293,25 @@ class AvgPool(Pool):
         total = np.zeros([int(n) for n in _shape_of(self, x)], x.dtype)
         for part in self.windows(x, 0):
             total = total + part
+        mean: Array = total / self.counts(x.shape[2:], total.shape[2:]).astype(x.dtype)
+        return mean
+
+    def counts(self, sizes: Sequence[int], windows: Sequence[int]) -> Array:
+        """How many positions of each window count, at least 1: the shape of the spatial dims of the result."""
         counts = np.ones((), dtype=np.int64)
-        for axis, size in enumerate(x.shape[2:]):
+        for axis, size in enumerate(sizes):
             low, high = (-self.pad_before[axis], size + self.pad_after[axis]) if self.count_include_pad else (0, size)
-            start = np.arange(total.shape[2 + axis])[:, None] * self.stride[axis] - self.pad_before[axis]
+            start = np.arange(windows[axis])[:, None] * self.stride[axis] - self.pad_before[axis]
             where = start + np.arange(self.kernel[axis]) * self.dilation[axis]
             counts = counts[..., None] * ((where >= low) & (where < high)).sum(axis=1)
-        mean: Array = total / np.maximum(counts, 1).astype(x.dtype)
-        return mean
+        return np.maximum(counts, 1)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Grad over the number of counted positions, in all windows that hold an element."""
+        (x,) = node.inputs
+        counts = self.counts(static(x.type.shape[2:]), static(grads[0].type.shape[2:]))
+        share = Arithmetic(builder)("div", grads[0], builder.constant(counts, x.type.dtype, name="counts"))
+        return [self.spread(builder, share, x.type.shape)]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs
@@ -275,6 +359,16 @@ class LpPool(Pool):
             total = total + abs(part) ** self.p
         root: Array = total ** np.asarray(1 / self.p, x.dtype)
         return root
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """sign(x) abs(x)**(p-1), times grad y**(1-p) of all windows that hold x; nothing where y is 0."""
+        a, (x,), y = Arithmetic(builder), node.inputs, node.output
+        sign = a("sign", x)
+        if self.p == 1:
+            return [a("mul", sign, self.spread(builder, grads[0], x.type.shape))]
+        scaled = a("where", a("greater", y, 0.0), a("mul", grads[0], a("pow", y, 1.0 - self.p)), a.value(0.0, y.type.dtype))
+        slope = a("mul", sign, a("pow", a("abs", x), self.p - 1.0))
+        return [a("mul", slope, self.spread(builder, scaled, x.type.shape))]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs

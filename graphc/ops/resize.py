@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from graphc.errors import AttributeValueError, ShapeError
+from graphc.errors import AttributeValueError, ShapeError, UnsupportedError
 from graphc.ir.op import Array, Cost, Lowering, Op, register
 from graphc.kernel.access import Access
 from graphc.kernel.expr import Expr, const, reduce
 from graphc.ops.gather import need_index, normalised, wrapped
-from graphc.ops.movement import check_axis, surely_less
+from graphc.ops.movement import check_axis, surely_less, zeros
 from graphc.types.dtype import f64, i64
 from graphc.types.shape import DimLike
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
     from graphc.ir.builder import Builder
-    from graphc.ir.graph import Value
+    from graphc.ir.graph import Node, Value
 
 MODES = ("nearest", "linear", "cubic")
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
@@ -51,7 +51,6 @@ class Resample(Op):
     inputs: ClassVar[tuple[int, int]] = (2, -1)
     family: ClassVar[str] = "gather"
     keeps_layout: ClassVar[bool] = True
-    not_differentiable: ClassVar[str] = ""
 
     def infer(self, *types: TensorType) -> TensorType:
         x, tables = types[0], types[1:]
@@ -88,6 +87,19 @@ class Resample(Op):
         """Two operations per output element and product of taps."""
         taps = prod(int(t.shape[0]) for t in types[1::2]) if self.weighted else 0
         return Cost(2 * taps * int(outputs[0].size), sum(t.nbytes for t in (*types, *outputs)))
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Resample with the transposed tables, axis by axis; the tables must be constants and get no gradient."""
+        grad, x = grads[0], node.inputs[0]
+        per_axis = 2 if self.weighted else 1
+        for number, axis in enumerate(self.axes):
+            index, *weight = (table.data for table in node.inputs[1 + per_axis * number : 1 + per_axis * (number + 1)])
+            if index is None or any(w is None for w in weight):
+                raise UnsupportedError("the gradient of resample needs constant tables", where=node.where, hint="make the tables constants")
+            size = int(x.type.shape[axis])
+            factor = weight[0] if weight and weight[0] is not None else np.ones(index.shape)
+            grad = resample_transposed(builder, grad, axis, normalised(index, size), factor, size)
+        return [grad, *(None for _ in node.inputs[1:])]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         x = inputs[0]
@@ -182,6 +194,15 @@ class Resize(Op):
         wider = [1 / min(self.scales[axis], 1.0) if self.antialias else 1.0 for axis in self.resized(types[0].shape)]
         return Cost(int(2 * int(outputs[0].size) * sum(width * factor for factor in wider)), types[0].nbytes + outputs[0].nbytes)
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """The transposed interpolation, axis by axis."""
+        grad, (x,) = grads[0], node.inputs
+        for axis in self.resized(x.type.shape):
+            size = int(x.type.shape[axis])
+            index, weight, inside = sampling(self, axis, size)
+            grad = resample_transposed(builder, grad, axis, index, weight * inside, size)
+        return [grad]
+
     def decompose(self, builder: Builder, *inputs: Value) -> Value | None:
         """Resample with constant tables; None while the size of a resized axis is symbolic."""
         (x,) = inputs
@@ -213,6 +234,22 @@ class Resize(Op):
         if y.type.dtype != x.type.dtype:
             y = builder.add(Cast(x.type.dtype), builder.add(op("round"), y))
         return y
+
+
+def resample_transposed(builder: Builder, grad: Value, axis: int, index: Array, weight: Array, size: int) -> Value:
+    """The gradient of resampling an axis of `size`: result i is the sum of weight[t, o] * grad[o] over all index[t, o] == i."""
+    taps, out = np.nonzero(weight)
+    order = np.argsort(index[taps, out], kind="stable")
+    taps, out = taps[order], out[order]
+    target = index[taps, out]
+    row = np.arange(len(target)) - np.searchsorted(target, target)
+    table = np.zeros((int(row.max(initial=0)) + 1, size), np.int64)
+    factor = np.zeros(table.shape, grad.type.dtype.numpy)
+    table[row, target], factor[row, target] = out, weight[taps, out]
+    if grad.type.shape[axis] == 0:
+        return zeros(builder, grad, tuple(size if i == axis else dim for i, dim in enumerate(grad.type.shape)))
+    constants = builder.constant(table, name="taps"), builder.constant(factor, name="weights")
+    return builder.add(Resample((axis,), True), grad, *constants)
 
 
 Table = tuple[Array, Array, Array]  # index [taps, size] i64, weight [taps, size] f64, inside [size] bool

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError
+from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError, UnsupportedError
 from graphc.ir.op import Array, Lowering, Op, register, same_dtype
 from graphc.kernel.access import Access, unflatten
 from graphc.kernel.expr import Expr, call, const, equal, maximum, minimum, reduce, select
-from graphc.ops.gather import check_within, index_depth, need_index, normalised, wrapped
-from graphc.ops.movement import check_axis, surely_differ
+from graphc.ops.gather import GatherElements, GatherND, check_within, index_depth, need_index, normalised, wrapped
+from graphc.ops.movement import check_axis, surely_differ, zeros
 from graphc.types.dtype import bool_, i64
 from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+    from graphc.ir.graph import Node, Value
 
 REDUCTIONS = ("none", "add", "mul", "max", "min")
 
@@ -55,6 +59,16 @@ class Scatter(Op):
         last = reduce("max", extents, number)
         return select(last >= 0, update(*unflatten(maximum(last, 0), extents)), x)
 
+    def _gradient(self, builder: Builder, node: Node, grad: Value, reduction: str, gather: Op) -> Sequence[Value | None]:
+        """add: grad, and what is at the indices. none: what was overwritten gets nothing (the indices must not repeat)."""
+        if reduction not in ("none", "add"):
+            raise UnsupportedError(f"the gradient of {self.name} with {reduction}", where=node.where, hint="reduction none or add")
+        _, indices, updates = node.inputs
+        d_updates = builder.add(gather, grad, indices)
+        if reduction == "add":
+            return [grad, None, d_updates]
+        return [builder.add(self, grad, indices, zeros(builder, grad, updates.type.shape)), None, d_updates]
+
 
 @register
 @dataclass(frozen=True)
@@ -84,6 +98,9 @@ class ScatterElements(Scatter):
         grid: list[Any] = list(np.indices(indices.shape))
         grid[self.axis] = normalised(indices, x.shape[self.axis])
         return scattered(x, tuple(g.reshape(-1) for g in grid), updates.reshape(-1), self.reduction)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        return self._gradient(builder, node, grads[0], self.reduction, GatherElements(self.axis))
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         x, indices, updates = inputs
@@ -137,6 +154,9 @@ class ScatterND(Scatter):
         rows = indices.reshape(prod(indices.shape[:-1]), depth)
         columns = tuple(normalised(rows[:, d], x.shape[d]) for d in range(depth))
         return scattered(x, columns, updates.reshape(rows.shape[0], *x.shape[depth:]), self.reduction)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        return self._gradient(builder, node, grads[0], self.reduction, GatherND())
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         x, indices, updates = inputs

@@ -13,14 +13,15 @@ from graphc.ir.op import Array, Cost, Lowering, Op, register
 from graphc.kernel.access import Access
 from graphc.kernel.expr import Expr, call, cast, const, equal, reduce, select
 from graphc.ops.gather import GatherElements
-from graphc.ops.movement import check_axis, surely_less
+from graphc.ops.movement import check_axis, surely_less, zeros
+from graphc.ops.scatter import ScatterElements
 from graphc.types.dtype import bool_, i64
 from graphc.types.shape import static
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
     from graphc.ir.builder import Builder
-    from graphc.ir.graph import Value
+    from graphc.ir.graph import Node, Value
 
 
 @register
@@ -139,6 +140,11 @@ class TopK(Op):
     def reference(self, *arrays: Array) -> tuple[Array, Array]:
         positions = FindRanks(self.k, self.axis).reference(Rank(self.axis, self.largest).reference(*arrays))
         return np.take_along_axis(arrays[0], positions, axis=self.axis), positions
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """Grad of the values at their positions."""
+        start = zeros(builder, grads[0], node.inputs[0].type.shape)
+        return [builder.add(ScatterElements(self.axis, "add"), start, node.outputs[1], grads[0])]
 
     def decompose(self, builder: Builder, *inputs: Value) -> tuple[Value, Value]:
         positions = builder.add(FindRanks(self.k, self.axis), builder.add(Rank(self.axis, self.largest), *inputs))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ops.pool import AvgPool, LpPool, MaxPool, MaxPoolIndices, Pool
+from graphc.ops.pool import AvgPool, LpPool, MaxPool, MaxPoolIndices, MaxPoolScatter, Pool
 from graphc.types.dtype import f16, f64, i8, i32, u8
 from ops.oracles import Oracle, by_ort, by_torch
 from ops.sample import Data, Sample
@@ -137,4 +137,23 @@ def _ort_columns() -> Sample:
     return Sample("columns in ONNX", op, (Data((2, 2, 5, 6)),), lambda x: both(x)[1])
 
 
-SAMPLES = [*_pools(), *ONNX, *DTYPES, _ort_columns()]
+def _scatters() -> list[Sample]:
+    """The gradient of max pooling; the oracle adds one window's gradient after the other."""
+    found = []
+    for label, shape, kernel, stride, dilation, pad, ceil in (*CASES, *DILATED):
+        fields: tuple[Any, ...] = (kernel, stride, dilation, pad, pad, ceil)
+        x = Data(shape, f64).array(np.random.default_rng(3))
+        where = MaxPoolIndices(*fields).reference(x)
+        op = MaxPoolScatter(*fields, shape)
+        found.append(Sample(label, op, (where, Data(where.shape)), lambda where, grad, shape=shape: _added(shape, where, grad)))
+    return found
+
+
+def _added(shape: Size, where: Any, grad: Any) -> Any:
+    result = np.zeros(shape, grad.dtype)
+    for position, value in zip(where.reshape(-1), grad.reshape(-1), strict=True):
+        result.flat[position] += value
+    return result
+
+
+SAMPLES = [*_pools(), *_scatters(), *ONNX, *DTYPES, _ort_columns()]
