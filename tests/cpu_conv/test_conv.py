@@ -168,6 +168,11 @@ def test_what_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="f16"):
         emit_conv(conv_spec(target, 8, 8, (4, 4), (3, 3), dtype=f16), target, "k")
 
+    with pytest.raises(UnsupportedError, match="epilogue of bool"):
+        emit_conv(conv_spec(target, 8, 8, (4, 4), (3, 3), epilogue=lambda acc, *_: ex.call("lt", acc, 0.0)), target, "k")
+    with pytest.raises(UnsupportedError, match="reduction"):
+        emit_conv(conv_spec(target, 8, 8, (4, 4), (3, 3), epilogue=lambda acc, *_: ex.reduce("sum", (2,), lambda i: acc)), target, "k")
+
 
 def test_flops_and_family() -> None:
     target = named("avx2")

@@ -105,7 +105,7 @@ class TileEpilogue:
                 raise UnsupportedError(f"{node.fn} inside an epilogue")
         args = [self._vector(a, pixel, block, valid) if lanes > 1 else self._value(a, pixel, block, valid) for a in node.args]
         if node.fn == "cast":
-            return emit_cast(self.f, args[0], node.args[0].dtype, node.dtype, lanes)
+            return emit_cast(self.f, args[0], node.args[0].dtype, node.dtype, lanes, self.target)
         return emit_primitive(self.f, node.fn, node.args[-1].dtype, node.dtype, lanes, args, self.target)
 
     def _index(self, axis: Axis, pixel: int, block: int) -> Value:
@@ -163,9 +163,11 @@ def _dependences(root: Expr, acc: Expr) -> dict[Expr, tuple[Expr, ...]]:
 
 def check_epilogue(epilogue: Epilogue, operands: Sequence[Operand]) -> None:
     """Raises UnsupportedError for what an epilogue cannot hold."""
+    if epilogue.value.dtype != operands[-1].dtype:
+        raise UnsupportedError(f"epilogue of {epilogue.value.dtype} for an output of {operands[-1].dtype}", hint="cast it")
+    if any(node.fn == "reduce" for node in walk(epilogue.value)):
+        raise UnsupportedError("a reduction inside an epilogue", hint="a kernel of its own before this one")
     for node in walk(epilogue.value):
-        if node.fn == "reduce":
-            raise UnsupportedError("a reduction inside an epilogue")
         if node.fn == "load" and operands[node.attr].dtype != node.dtype:
             raise UnsupportedError(f"epilogue loads {node.dtype} from an operand of {operands[node.attr].dtype}")
         if node.fn == "index" and node not in epilogue.index:
