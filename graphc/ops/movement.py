@@ -171,7 +171,6 @@ class Slice(Movement):
 
     name: ClassVar[str] = "slice"
     onnx: ClassVar[str] = "Slice"
-    keeps_layout: ClassVar[bool] = False
 
     def infer(self, *types: TensorType) -> TensorType:
         x = types[0]
