@@ -54,13 +54,14 @@ class TileEpilogue:
         self.epilogue, self.axes, self.destination = epilogue, axes, destination
         self._bases: dict[tuple[int, tuple[tuple[Expr, int], ...]], Value] = {}
         self._values: dict[tuple[object, ...], Value] = {}
+        self._places: dict[Expr, Affine | None] = {}
         self._free = _dependences(epilogue.value, epilogue.acc)
 
     def store(self, acc: Value, pixel: int, block: int, valid: int) -> None:
         """The epilogue of one accumulator vector, of which the first `valid` lanes are elements of the output."""
         self._values[self.epilogue.acc, pixel, block] = acc
         value = self._vector(self.epilogue.value, pixel, block, valid)
-        place = affine(self.destination.offset)
+        place = self._place(self.destination.offset)
         if place is None:
             raise UnsupportedError("the output's offset is not affine in the loop variables")
         dtype = self.destination.operand.dtype
@@ -117,7 +118,7 @@ class TileEpilogue:
         return self.f.op(f"add {vector} {broadcast(self.f, scalar, self.lanes).name}, <{iota}>", vector)
 
     def _load(self, node: Expr, pixel: int, block: int, valid: int) -> Value:
-        place = affine(node.args[0])
+        place = self._place(node.args[0])
         element = memory_type(node.dtype)
         if place is None:
             return self._gather(node, pixel, block, valid)
@@ -139,6 +140,11 @@ class TileEpilogue:
             scalar = load_scalar(self.f, self.f.pointer(base, offset, element), node.dtype)
             value = self.f.op(f"insertelement {value}, {scalar}, i64 {lane}", value.type)
         return value
+
+    def _place(self, offset: Expr) -> Affine | None:
+        if offset not in self._places:
+            self._places[offset] = affine(offset)
+        return self._places[offset]
 
     def _pointer(self, slot: int, element: str, place: Affine, pixel: int, block: int) -> Value:
         """Address of lane 0: the shared base of the tile plus this element's constant."""
