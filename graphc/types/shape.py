@@ -17,6 +17,7 @@ Atom = Union[str, tuple[str, "Dim", "Dim"]]  # a name, or ("//" | "%", numerator
 Monomial = tuple[Atom, ...]
 DimLike = Union[int, "Dim"]
 Shape = tuple[DimLike, ...]
+MAX_TERMS = 4096  # of a symbolic dim; products of sums grow exponentially
 
 
 class Dim:
@@ -51,6 +52,8 @@ class Dim:
     def __mul__(self, other: DimLike) -> DimLike:
         if not _is_dim(other):
             return NotImplemented
+        if len(self.terms) * len(_terms(other)) > MAX_TERMS:
+            raise ShapeError(f"a symbolic size of more than {MAX_TERMS} terms", hint="fix some of its dims, e.g. dims={'N': 1}")
         return _make((_product(m1, m2), c1 * c2) for m1, c1 in self.terms for m2, c2 in _terms(other))
 
     __rmul__ = __mul__
@@ -129,6 +132,9 @@ def _is_positive(difference: DimLike, question: str) -> bool:
 
 
 def symbol(name: str) -> Dim:
+    """The dim of that name: letters, digits and _, not beginning with a digit. Raises ShapeError for other names."""
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise ShapeError(f"a symbolic dimension cannot be called {name!r}", hint="use letters, digits and _")
     return Dim([((name,), 1)])
 
 
@@ -157,18 +163,54 @@ def is_static(shape: Shape) -> bool:
 
 
 def parse_dim(text: str) -> DimLike:
-    """The inverse of str: ints, names, + - * // % and parentheses."""
-    if not re.fullmatch(r"[\w\s+\-*/%().]+", text):
-        raise ShapeError(f"{text!r} is not a dimension")
-    names = {name: symbol(name) for name in re.findall(r"[A-Za-z_]\w*", text)}
+    """The inverse of str: ints, names, + - * // % and parentheses. Raises ShapeError for anything else."""
+    tokens = _DIM_TOKEN.findall(text)[::-1]
     try:
-        value = eval(text, {"__builtins__": {}}, names)  # only names, digits and arithmetic pass the pattern above
-    except Exception as error:
-        raise ShapeError(f"{text!r} is not a dimension") from error
-    if not _is_dim(value):
-        raise ShapeError(f"{text!r} is not a dimension")
-    result: DimLike = value
-    return result
+        if "".join(tokens[::-1]) != re.sub(r"\s+", "", text):
+            raise ValueError("a character that has no meaning")
+        value = _parse_sum(tokens)
+        if tokens:
+            raise ValueError("more than one expression")
+    except (IndexError, ValueError, RecursionError) as error:
+        raise ShapeError(f"{text[:80]!r} is not a dimension") from error
+    return value
+
+
+_DIM_TOKEN = re.compile(r"//|[A-Za-z_]\w*|[0-9]+|[-+*%()]")
+_DIM_MARKS = frozenset("+ * % ) //".split())
+
+
+def _parse_sum(tokens: list[str]) -> DimLike:
+    """Tokens are taken from the end of the list."""
+    value = _parse_product(tokens)
+    while tokens and tokens[-1] in "+-":
+        value = value + _parse_product(tokens) if tokens.pop() == "+" else value - _parse_product(tokens)
+    return value
+
+
+def _parse_product(tokens: list[str]) -> DimLike:
+    value = _parse_factor(tokens)
+    while tokens and tokens[-1] in ("*", "//", "%"):
+        mark = tokens.pop()
+        factor = _parse_factor(tokens)
+        if mark != "*" and factor == 0:
+            raise ValueError("division by zero")
+        value = value * factor if mark == "*" else value // factor if mark == "//" else value % factor
+    return value
+
+
+def _parse_factor(tokens: list[str]) -> DimLike:
+    token = tokens.pop()
+    if token == "-":
+        return -_parse_factor(tokens)
+    if token == "(":
+        value = _parse_sum(tokens)
+        if tokens.pop() != ")":
+            raise ValueError("a parenthesis is not closed")
+        return value
+    if token in _DIM_MARKS:
+        raise ValueError(f"unexpected {token}")
+    return int(token) if token.isdigit() else symbol(token)
 
 
 def _is_dim(value: object) -> bool:
