@@ -140,6 +140,21 @@ sample("pad narrow")(lambda: over_output([tensor(6, 7)], tensor(9, 11), lambda x
 sample("nearest resize")(
     lambda: over_output([tensor(2, 3, 5, 7)], tensor(2, 3, 10, 21), lambda x: lambda n, c, h, w: x(n, c, h // 2, w // 3))
 )
+sample("nearest resize by 2")(
+    lambda: over_output([tensor(2, 5, 19)], tensor(2, 10, 38), lambda x: lambda c, h, w: x(c, h // 2, w // 2))
+)
+sample("window over blocked channels")(
+    lambda: over_output(
+        [tensor(1, 40, 3, 5, layout=C16)],
+        tensor(1, 48, 3, 5, layout=C16),
+        lambda x: lambda n, c, *s: reduce("sum", [5], lambda r: padded(x, (n, c + r - 2, *s), 0.0) * padded(x, (n, c + r - 2, *s), 0.0)),
+    )
+)
+sample("channels shifted by 5, blocked")(
+    lambda: over_output(
+        [tensor(2, 43, 3, 5, layout=C16)], tensor(2, 48, 3, 5, layout=C16), lambda x: lambda n, c, *s: padded(x, (n, c - 5, *s), 0.0)
+    )
+)
 sample("range f32")(lambda: over_output([], tensor(100), lambda: lambda i: cast(i * 3 - 7, f32)))
 sample("range i64")(lambda: over_output([], tensor(99, dtype=i64), lambda: lambda i: i * 3 - 7))
 sample("lower triangle")(
@@ -340,6 +355,14 @@ def _() -> NestSpec:
     i, j = index("i", 15), index("j", 8)
     value = load(0, i + j, f32) + cast(load(1, i * 3 + j, f64), f32)
     return NestSpec("map", (x, y), (out,), (Nest((i, j), (StoreAt(2, i + j * 15, value),)),))
+
+
+@sample("moving sums: lanes outside another loop")
+def _() -> NestSpec:
+    x, y, out = tensor(9), tensor(23), tensor(16)
+    i, j = index("i", 8), index("j", 2)
+    value = load(0, i + j, f32) + reduce("sum", [16], lambda r: load(1, i + r, f32))
+    return NestSpec("map", (x, y), (out,), (Nest((i, j), (StoreAt(2, i + j * 8, value),)),))
 
 
 def lanes_sample(size: int) -> NestSpec:

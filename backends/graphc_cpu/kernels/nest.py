@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from graphc.kernel.expr import Expr, walk
 from graphc.kernel.spec import Nest, NestSpec, StoreAt
 from graphc.target import Target
+from graphc.types.dtype import f32
 from graphc_cpu.emit.ir import Function, Value, i64
 from graphc_cpu.kernels.nest_emit import Emitter
 from graphc_cpu.kernels.nest_items import emit_items
@@ -31,7 +32,7 @@ def emit_nest(spec: NestSpec, target: Target, name: str) -> Function:
     The result has the same bits for any number of threads. Raises UnsupportedError for what a dtype cannot do (see emit_primitive).
     """
     f = Function(name, PARAMETERS)
-    nests = [part for nest in spec.nests for part in prepare(nest)]
+    nests = [part for nest in spec.nests for part in prepare(nest, target.lanes(f32))]
     used = sorted({slot for nest in nests for slot in _slots(nest)})
     pointers = {slot: f.load("ptr", f.pointer(f.parameters[0], slot, "ptr"), 8) for slot in used}
     for nest in nests:
@@ -50,7 +51,7 @@ def _tile_loops(emitter: Emitter, plan: Plan) -> TileLoops:
     others = tuple(axis for axis in plan.order if axis not in (plan.tile, plan.vector))
     lanes = plan.lanes(plan.vector)
     tiled, plain = (
-        tuple(map(Lowering((*others, plan.tile, plan.vector), {plan.vector}, emitter.frees, tile).store, plan.stores))
+        tuple(map(Lowering((*others, plan.tile, plan.vector), {plan.vector: lanes}, emitter.frees, tile).store, plan.stores))
         for tile in ((plan.tile, lanes), None)
     )
     emitter.expect([root for store in (*tiled, *plain) for root in store.roots], {plan.vector: lanes})
@@ -82,7 +83,7 @@ class _NestLoops:
     def __init__(self, emitter: Emitter, plan: Plan) -> None:
         self._e, self._f, self._plan = emitter, emitter.f, plan
         self._vector = plan.vector
-        self._fixed = bool(plan.order) and plan.order[0] is plan.vector and plan.lanes(plan.order[0]) >= plan.order[0].extent
+        self._fixed = plan.fixed
         self._regions = self._make_regions()
         self._roots = [root for region in self._regions for root in region.roots]
 
@@ -109,10 +110,11 @@ class _NestLoops:
         vectors = set(plan.reduced)
         if self._vector is not None:
             vectors.add(axis if axis is not None and plan.order[-1] is self._vector else self._vector)
-        lowering = Lowering(order, vectors, self._e.frees)
+        lanes = {v: plan.lanes(v) for v in vectors}
+        lowering = Lowering(order, lanes, self._e.frees)
         lowered = tuple(lowering.store(store) for store in stores)
         region = _Region(axis, lowered)
-        self._e.expect([*region.roots, *(store.value for store in lowered)], {v: plan.lanes(v) for v in vectors})
+        self._e.expect([*region.roots, *(store.value for store in lowered)], lanes)
         return region
 
     # loops ----------------------------------------------------------------------------------------------------------------------

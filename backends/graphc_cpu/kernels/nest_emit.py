@@ -219,6 +219,8 @@ class Emitter:
                 return self._load_vector(node)
             case "gload":
                 return self._gather(node)
+            case "xload":
+                return self._load_fixed(node)
             case "cast" if varies and node.args[0] is self.context.axis and self.context.lanes > 1 and node.dtype.name == "int32":
                 return self._positions32()
         lanes = self.context.lanes if varies else 1
@@ -281,6 +283,11 @@ class Emitter:
         slot, constant = node.attr
         start = self._address(slot, node.args[0], constant, 0)
         return tuple(self.memory.gather(start, offsets, node.dtype, self.context.lanes) for offsets in self.value(node.args[1]))
+
+    def _load_fixed(self, node: Expr) -> Parts:
+        slot, offsets = node.attr
+        start = self._address(slot, node.args[0], 0, 0)
+        return (self.memory.load_places(start, offsets, node.dtype, self.context.lanes, self.masks),)
 
     def tile_rows(self, node: Expr, q: Value, valid: int, count: int) -> list[Value]:
         """A row of `count` elements along q for each of the `valid` lanes of a tile load; the last row stands in for missing ones."""

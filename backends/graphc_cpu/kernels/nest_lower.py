@@ -4,6 +4,7 @@ Offsets are split into what an instruction needs, with the vector axis v of the 
 
     sload   args (rest,), attr (slot, constant)                       no v: a scalar
     vload   args (rest, v), attr (slot, constant, coefficient)        rest + coefficient * v
+    xload   args (rest, v), attr (slot, offsets)                      rest + offsets[v], for an axis v that fits into the lanes
     gload   args (rest, offset), attr (slot, constant)                rest is scalar, offset any function of v
     tload   args (rest, v, q), attr (slot, constant, coefficient, offsets)      rest + q + (coefficient * v, or offsets[v])
 
@@ -13,7 +14,7 @@ change it. Integer work on v is narrowed to i32 where the ranges allow: vectors 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.kernel.expr import COMPARISONS, Expr, call, cast, const, rebuild, substitute, walk
@@ -64,11 +65,17 @@ def tile_form(offset: Expr, v: Expr, q: Expr, lanes: int, simplifier: Simplifier
         return TileForm(rest, form.constant, coefficient, ()) if coefficient not in (0, 1) else None
     if v.extent > lanes:
         return None
-    whole = Affine({**rest, v: coefficient} if coefficient else rest, form.constant).expr()
-    each = [simplifier.affine(simplifier.simplify(substitute(whole, {v: const(lane, i64)}))) for lane in range(v.extent)]
-    if any(one.terms != each[0].terms for one in each):
+    each = each_lane(Affine({**rest, v: coefficient} if coefficient else rest, form.constant), v, simplifier)
+    return None if each is None else TileForm(each[0], 0, 0, each[1])
+
+
+def each_lane(form: Affine, v: Expr, simplifier: Simplifier) -> tuple[dict[Expr, int], tuple[int, ...]] | None:
+    """(terms, constants) with the form = terms + constants[v], where the terms are the same for every value of v."""
+    whole = form.expr()
+    lanes = [simplifier.affine(simplifier.simplify(substitute(whole, {v: const(lane, i64)}))) for lane in range(v.extent)]
+    if any(one.terms != lanes[0].terms for one in lanes):
         return None
-    return TileForm(dict(each[0].terms), 0, 0, tuple(one.constant for one in each))
+    return dict(lanes[0].terms), tuple(one.constant for one in lanes)
 
 
 class Frees:
@@ -96,14 +103,15 @@ class Frees:
 class Lowering:
     """Lowers the stores of one nest.
 
-    `order`: loop variables, outermost first; `vectors`: those whose values are lanes; `tile`: the axis of tile loads and their lanes
-    (see nest_tile).
+    `order`: loop variables, outermost first; `lanes`: of those whose values are lanes; `tile`: the axis of tile loads and their
+    lanes (see nest_tile).
     """
 
-    def __init__(self, order: Sequence[Expr], vectors: Collection[Expr], frees: Frees, tile: tuple[Expr, int] | None = None) -> None:
+    def __init__(self, order: Sequence[Expr], lanes: Mapping[Expr, int], frees: Frees, tile: tuple[Expr, int] | None = None) -> None:
+        self._lanes = lanes
         self._tile = tile
         self._depth = {axis: k for k, axis in enumerate(order)}
-        self._vectors = frozenset(vectors)
+        self._vectors = frozenset(lanes)
         self._frees = frees
         self._simplifier = Simplifier()
         self._new: dict[Expr, Expr] = {}
@@ -161,12 +169,28 @@ class Lowering:
             if form is not None:
                 attr = (node.attr, form.constant, form.coefficient, form.offsets)
                 return Expr("tload", node.dtype, (self._chain(form.terms), v, self._tile[0]), attr)
+        fixed = self._fixed_lanes(node.args[0])
+        if fixed is not None:
+            v, terms, offsets = fixed
+            return Expr("xload", node.dtype, (self._chain(terms), v), (node.attr, offsets))
         rest, constant, axis, coefficient, offset = self._split(node.args[0])
         if offset is not None:
             return Expr("gload", node.dtype, (rest, offset), (node.attr, constant))
         if axis is not None:
             return Expr("vload", node.dtype, (rest, axis), (node.attr, constant, coefficient))
         return Expr("sload", node.dtype, (rest,), (node.attr, constant))
+
+    def _fixed_lanes(self, offset: Expr) -> tuple[Expr, dict[Expr, int], tuple[int, ...]] | None:
+        """(v, terms, offsets) of an xload, where the offset is no affine function of v and v needs no loop."""
+        found = self._frees(offset) & self._vectors
+        if len(found) != 1:
+            return None
+        (v,) = found
+        form = self._simplifier.affine(offset)
+        if v.extent > self._lanes.get(v, 0) or not any(v in self._frees(atom) for atom in form.terms if atom is not v):
+            return None
+        each = each_lane(form, v, self._simplifier)
+        return None if each is None else (v, *each)
 
     def _split(self, offset: Expr) -> tuple[Expr, int, Expr | None, int, Expr | None]:
         """rest, constant, vector axis and its coefficient (None, 0: no such term), offset that is another function of it (or None)."""

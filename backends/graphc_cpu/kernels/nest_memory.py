@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from graphc.target import Target
 from graphc.types.dtype import DType
-from graphc_cpu.emit.ir import Function, Value, memory_type, scalar_type, vector_type
+from graphc_cpu.emit.ir import Function, Value, memory_type, vector_type
 from graphc_cpu.emit.lanes import intrinsic_suffix
 
 
@@ -59,6 +59,24 @@ class Memory:
             one = self._f.load(element, self._at(pointer, self.lane(offsets, lane), element), dtype.itemsize)
             value = self._f.op(f"insertelement {value}, {one}, i64 {lane}", type)
         return self._to_register(value, dtype, lanes)
+
+    def load_places(self, pointer: Value, offsets: Sequence[int], dtype: DType, lanes: int, masks: bool) -> Value:
+        """Lane l from pointer + offsets[l] elements; the last one repeats. One or two runs of neighbours are loaded and shuffled."""
+        places = [*offsets, *([offsets[-1]] * (lanes - len(offsets)))]
+        runs = _runs(places, lanes)
+        spans = [max(place for place in places if first <= place < first + lanes) - first + 1 for first in runs]
+        if len(runs) > 2 or dtype.kind == "b" or not (masks or all(span == lanes for span in spans)):
+            steps = ", ".join(f"i32 {place}" for place in places)
+            return self.gather(pointer, Value(f"<{steps}>", vector_type("i32", lanes)), dtype, lanes)
+        element = memory_type(dtype)
+        loaded = [
+            self.load(self._f.pointer(pointer, first, element), dtype, lanes, span, 1) for first, span in zip(runs, spans, strict=True)
+        ]
+        picks: list[int] = []
+        for place in places:
+            run = max(k for k, first in enumerate(runs) if first <= place)
+            picks.append(run * lanes + place - runs[run])
+        return self.shuffle(loaded[0], loaded[-1], picks)
 
     def store(self, value: Value, pointer: Value, dtype: DType, lanes: int, valid: int, stride: int) -> None:
         """Lane l to pointer + stride * l elements, for the first `valid` lanes."""
@@ -128,8 +146,13 @@ class Memory:
         return self._f.op(f"zext {value} to {vector_type('i8', lanes)}", vector_type("i8", lanes))
 
 
-def register_type(dtype: DType, lanes: int) -> str:
-    return vector_type(scalar_type(dtype), lanes)
+def _runs(places: Sequence[int], lanes: int) -> list[int]:
+    """First elements of stretches of `lanes` that cover all places."""
+    runs: list[int] = []
+    for place in sorted(set(places)):
+        if not runs or place >= runs[-1] + lanes:
+            runs.append(place)
+    return runs
 
 
 def _mask(lanes: int, valid: int) -> Value:

@@ -30,7 +30,8 @@ _GATHER, _SCATTER, _STRIDED, _REVERSED = 1.2, 1.6, 2.0, 1.3
 
 @dataclass(frozen=True)
 class Plan:
-    """`order`: all loops, outermost first. `vector`: the one whose values are lanes (None: each reduction has its own, see `lanes`).
+    """`order`: all loops, outermost first. `vector`: the one whose values are lanes (None: each reduction has its own, see `reduced`).
+    `fixed`: it is the first and fits into one vector, so it has no loop.
 
     `parts`: vectors of `vector` that are computed together. `parallel`: how many outer loops make the work items. `chunk`: blocks of
     parts * lanes elements in one work item, where the vector loop itself is shared out (0: it is not). `tile`: the axis along which
@@ -42,6 +43,7 @@ class Plan:
     vector: Expr | None
     reduced: frozenset[Expr]
     tile: Expr | None
+    fixed: bool
     parts: int
     parallel: int
     chunk: int
@@ -91,16 +93,16 @@ def make_plan(nest: Nest, target: Target) -> Plan:
     stores, reduced = model.reductions(vector)
     order, limit = model.order(vector)
     parts = model.parts(vector, len(order) > 0 and order[-1] is vector)
-    parallel, chunk = _sharing(order, vector, limit, parts * (model.lanes(vector) if vector is not None else 1))
+    fixed = bool(order) and order[0] is vector and vector.extent <= model.lanes(vector)
+    parallel, chunk = _sharing(order, vector, fixed, limit, parts * (model.lanes(vector) if vector is not None else 1))
     return Plan(
-        tuple(order), stores, vector, frozenset(reduced), tile, parts, parallel, chunk, costs[None, None], model.most, model.masks,
+        tuple(order), stores, vector, frozenset(reduced), tile, fixed, parts, parallel, chunk, costs[None, None], model.most, model.masks,
     )  # fmt: skip
 
 
-def _sharing(order: Sequence[Expr], vector: Expr | None, limit: int, block: int) -> tuple[int, int]:
+def _sharing(order: Sequence[Expr], vector: Expr | None, without_loop: bool, limit: int, block: int) -> tuple[int, int]:
     """(parallel, chunk) of Plan. Outer loops are taken until there are enough items, but not beyond the place of a reduction."""
-    items, count = 1, 0
-    fixed = 1 if order and order[0] is vector and vector.extent <= block else 0  # a vector axis without a loop
+    items, count, fixed = 1, 0, int(without_loop)
     for axis in order[fixed:]:
         if axis is vector or items >= _MANY_ITEMS or (count + fixed >= limit > fixed and items > 1):
             break

@@ -24,18 +24,18 @@ _HEAVY = frozenset({
 })  # fmt: skip
 
 
-def prepare(nest: Nest) -> list[Nest]:
-    """The same work as nests in a form that is good for code; none where an axis is empty."""
+def prepare(nest: Nest, lanes: int) -> list[Nest]:
+    """The same work as nests in a form that is good for code on a machine of `lanes`; none where an axis is empty."""
     if any(axis.extent == 0 for axis in nest.axes):
         return []
     units: dict[Expr, Expr] = {axis: const(0, i64) for axis in nest.axes if axis.extent == 1}
     axes = tuple(axis for axis in nest.axes if axis.extent > 1)
     simplifier = Simplifier()
     stores = tuple(
-        StoreAt(s.slot, simplifier.simplify(substitute(s.offset, units)), _value(substitute(s.value, units), simplifier))
+        StoreAt(s.slot, simplifier.simplify(substitute(s.offset, units)), _value(substitute(s.value, units), lanes, simplifier))
         for s in nest.stores
     )
-    return [merge_axes(part, simplifier) for part in split_axes(Nest(axes, stores))]
+    return [merge_axes(part, simplifier) for part in split_axes(Nest(axes, stores), lanes)]
 
 
 def neutral(combiner: str, dtype: DType) -> Expr:
@@ -50,17 +50,17 @@ def neutral(combiner: str, dtype: DType) -> Expr:
     return const(low if combiner == "max" else high, dtype)
 
 
-def _value(value: Expr, simplifier: Simplifier) -> Expr:
+def _value(value: Expr, lanes: int, simplifier: Simplifier) -> Expr:
     named = rename_reductions(simplifier.simplify(value))
     new: dict[Expr, Expr] = {}
     for node in walk(named):
         args = tuple(new[child] for child in node.args)
         made = node if all(a is b for a, b in zip(args, node.args, strict=True)) else rebuild(node, args)
-        new[node] = _reduction(made, simplifier) if made.fn == "reduce" else made
+        new[node] = _reduction(made, lanes, simplifier) if made.fn == "reduce" else made
     return simplifier.simplify(new[named])
 
 
-def _reduction(node: Expr, simplifier: Simplifier) -> Expr:
+def _reduction(node: Expr, lanes: int, simplifier: Simplifier) -> Expr:
     body, *axes = node.args
     if any(axis.extent == 0 for axis in axes):
         return neutral(node.attr, node.dtype)
@@ -70,7 +70,7 @@ def _reduction(node: Expr, simplifier: Simplifier) -> Expr:
         return simplifier.simplify(body)
     if _unrolls(body, axes, simplifier):
         return _unrolled(node.attr, body, axes, simplifier)
-    pieces = split_axes(Nest(tuple(axes), (StoreAt(0, const(0, i64), simplifier.simplify(body)),)))
+    pieces = split_axes(Nest(tuple(axes), (StoreAt(0, const(0, i64), simplifier.simplify(body)),)), lanes)
     total: Expr | None = None
     for piece in pieces:
         merged, kept = _merge((piece.stores[0].value,), piece.axes, simplifier)

@@ -17,13 +17,16 @@ _SMALLEST_FACTOR, _MOST_NESTS = 4, 4
 _ORDER = ("lt", "le", "gt", "ge", "min", "max")
 
 
-def split_axes(nest: Nest) -> list[Nest]:
-    """The same work as nests whose axes are split where that helps; at most four nests, otherwise an axis stays as it is."""
+def split_axes(nest: Nest, lanes: int) -> list[Nest]:
+    """The same work as nests whose axes are split where that helps; at most four nests, otherwise an axis stays as it is.
+
+    `lanes` of the machine: an axis that is divided by a small power of two is split into vectors, where the pattern of lanes is fixed.
+    """
     done: list[Nest] = []
     left = [nest]
     while left:
         current = left.pop()
-        parts = _split_once(current, len(done) + len(left) + 2 <= _MOST_NESTS)
+        parts = _split_once(current, lanes, len(done) + len(left) + 2 <= _MOST_NESTS)
         if parts is None:
             done.append(current)
         else:
@@ -31,11 +34,11 @@ def split_axes(nest: Nest) -> list[Nest]:
     return done
 
 
-def _split_once(nest: Nest, may_cut: bool) -> list[Nest] | None:
+def _split_once(nest: Nest, lanes: int, may_cut: bool) -> list[Nest] | None:
     roots = [root for store in nest.stores for root in (store.offset, store.value)]
     nodes = [node for node in walk(*roots) if node.args and node.args[0].dtype == i64]
     for axis in nest.axes:
-        factor = _factor(nodes, axis)
+        factor = _factor(nodes, axis, lanes)
         if factor and axis.extent % factor == 0:
             return [_divided(nest, axis, factor)]
         if factor and may_cut:
@@ -48,12 +51,14 @@ def _split_once(nest: Nest, may_cut: bool) -> list[Nest] | None:
     return None
 
 
-def _factor(nodes: Sequence[Expr], axis: Expr) -> int:
+def _factor(nodes: Sequence[Expr], axis: Expr, lanes: int) -> int:
     """The smallest k of axis // k and axis % k, if it is large enough to be worth a loop of its own."""
     factors = [
         node.args[1].attr for node in nodes if node.fn in ("floordiv", "mod") and node.args[0] is axis and node.args[1].is_const
     ]  # fmt: skip
     smallest: int = min((k for k in factors if 0 < k < axis.extent), default=0)
+    if 0 < smallest < _SMALLEST_FACTOR and axis.extent > lanes and lanes % smallest == 0:
+        return lanes
     return smallest if smallest >= _SMALLEST_FACTOR else 0
 
 
