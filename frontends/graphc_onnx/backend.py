@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
-from graphc.errors import DynamicShapeError, InputError, UnsupportedError
+from graphc.errors import DynamicShapeError, InputError, ShapeError, UnsupportedError
 from graphc.ir.graph import Array, Graph
 from graphc_onnx.importer import load
 
@@ -53,12 +53,17 @@ class GraphcRep(BackendRep):
         self.outputs = [info.name for info in model.graph.output]
         self.bound: tuple[str, ...] = ()  # inputs whose data decides shapes
         self.programs: dict[tuple[Any, ...], Run] = {}
+        self.fixed = False  # whether the sizes of all inputs must be known
         try:
-            self._program({})
+            self._program({}, {})
         except DynamicShapeError as error:
             if not error.inputs:
                 raise
             self.bound = error.inputs
+        except ShapeError:
+            if all(isinstance(dim, int) for shape in self._declared() for dim in shape):
+                raise
+            self.fixed = True
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Outputs in graph-output order, also by name. Raises SkipTest where the values show that something is not supported."""
@@ -83,7 +88,7 @@ class GraphcRep(BackendRep):
         while True:
             values = {name: feeds[name] for name in self.bound if name in feeds}
             try:
-                program = self._program(values)
+                program = self._program(values, feeds if self.fixed else {})
                 return program({name: array for name, array in feeds.items() if name not in values})
             except DynamicShapeError as error:
                 further = tuple(name for name in error.inputs if name in feeds and name not in self.bound)
@@ -91,13 +96,39 @@ class GraphcRep(BackendRep):
                     raise
                 self.bound += further
 
-    def _program(self, values: Mapping[str, Array]) -> Run:
-        key = tuple((name, array.dtype.str, array.shape, array.tobytes()) for name, array in values.items())
+            except ShapeError:
+                if self.fixed:
+                    raise
+                self.fixed = True
+
+    def _program(self, values: Mapping[str, Array], shapes: Mapping[str, Array]) -> Run:
+        key = (
+            tuple((name, array.dtype.str, array.shape, array.tobytes()) for name, array in values.items()),
+            tuple((name, array.shape) for name, array in shapes.items()),
+        )
         if key not in self.programs:
             if len(self.programs) >= _KEPT:
                 del self.programs[next(iter(self.programs))]
-            self.programs[key] = self.make(load(self.model, values=values))
+            self.programs[key] = self.make(load(_with_shapes(self.model, shapes), values=values))
         return self.programs[key]
+
+    def _declared(self) -> list[tuple[int | str, ...]]:
+        """Shapes of the inputs, names for what is not a number."""
+        shapes = [info.type.tensor_type.shape.dim for info in self.model.graph.input if info.name in self.names]
+        return [tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in shape) for shape in shapes]
+
+
+def _with_shapes(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> onnx.ModelProto:
+    """The model with the inputs' shapes as they are fed."""
+    if not feeds:
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for info in made.graph.input:
+        if info.name in feeds:
+            elem_type = info.type.tensor_type.elem_type
+            info.CopyFrom(onnx.helper.make_tensor_value_info(info.name, elem_type, feeds[info.name].shape))
+    return made
 
 
 class GraphcBackend(Backend):

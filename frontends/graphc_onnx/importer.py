@@ -14,7 +14,7 @@ from itertools import islice
 
 import onnx
 
-from graphc.errors import GraphcError, InputError, ModelError, ResourceError
+from graphc.errors import GraphcError, InputError, ModelError, ResourceError, UnsupportedError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Kind, Value
 from graphc.knobs import knob
@@ -89,6 +89,7 @@ class Importer:
         self.origin: str | None = None  # the node of the main graph that is being imported
         self.reserved = functions.all_value_names(proto.graph)
         self.imported = 0
+        self.leaves: dict[int, dict[str, Item]] = {}
         self.node_names = unique_node_names(proto.graph.node)
 
     @property
@@ -141,8 +142,8 @@ class Importer:
 
     def _output(self, info: onnx.ValueInfoProto) -> Value:
         item = self.scope.find(info.name)
-        if isinstance(item, TensorList) or item is None:
-            raise ModelError(f"the output {info.name!r} is not a tensor", hint="cut the model before sequence operators")
+        if not isinstance(item, Value):
+            raise UnsupportedError(f"the output {info.name!r} is not a tensor", hint="cut the model before its sequence operators")
         return item
 
     # nodes ------------------------------------------------------------------------------------------------------------------
@@ -223,7 +224,10 @@ class Importer:
         """Import a subgraph in place: its outputs, in order."""
         prefix = f"{self.scope.prefix}{self.builder.source.node}/"
         with self._inside(Scope(self.scope.versions, prefix, self.scope, dict(inputs))) as scope:
-            self._initializers(graph)
+            if id(graph) not in self.leaves:  # the body of a loop is imported many times
+                self._initializers(graph)
+                self.leaves[id(graph)] = {name: item for name, item in scope.items.items() if name not in inputs}
+            scope.items.update(self.leaves[id(graph)])
             self._nodes(graph.node, unique_node_names(graph.node))
             return [scope.find(info.name) for info in graph.output]
 

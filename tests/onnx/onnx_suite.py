@@ -83,16 +83,17 @@ def _ops(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
 
 
 @cache
-def exclusions() -> list[tuple[re.Pattern[str], str]]:
-    """(pattern, reason): each line of the file is `pattern  # reason`."""
-    found: list[tuple[re.Pattern[str], str]] = []
+def exclusions() -> list[tuple[re.Pattern[str], str, str]]:
+    """(pattern, back end or "", reason): each line of the file is `pattern  # reason`, or `backend: pattern  # reason`."""
+    found: list[tuple[re.Pattern[str], str, str]] = []
     for line in EXCLUSIONS.read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
             pattern, _, reason = line.partition("#")
-            found.append((re.compile(f"^{pattern.strip()}$"), reason.strip()))
+            backend, _, only = pattern.rpartition(":")
+            found.append((re.compile(f"^test_{only.strip()}_cpu$"), backend.strip(), reason.strip()))
     return found
 
 
-def excluded(name: str) -> str:
+def excluded(name: str, backend: str = "") -> str:
     """The reason why a case is not expected to pass, or ""."""
-    return next((reason for pattern, reason in exclusions() if pattern.search(name)), "")
+    return next((reason for pattern, only, reason in exclusions() if only in ("", backend) and pattern.search(name)), "")

@@ -1,7 +1,24 @@
 """One file per operator family; importing this package fills the table of `graphc_onnx.registry`."""
 
-from graphc_onnx.handlers import activation, arithmetic, conv, gather, loss, matmul, movement, norm, pool, reduce, resize, shape
+from graphc_onnx.handlers import (
+    activation,
+    arithmetic,
+    control,
+    conv,
+    gather,
+    loss,
+    matmul,
+    movement,
+    norm,
+    pool,
+    quantize,
+    reduce,
+    resize,
+    sequence,
+    shape,
+)  # fmt: skip
 
 __all__ = [
-    "activation", "arithmetic", "conv", "gather", "loss", "matmul", "movement", "norm", "pool", "reduce", "resize", "shape",
+    "activation", "arithmetic", "control", "conv", "gather", "loss", "matmul", "movement", "norm", "pool", "quantize", "reduce", "resize",
+    "sequence", "shape",
 ]  # fmt: skip

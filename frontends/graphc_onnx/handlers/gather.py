@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from graphc.errors import ModelError
 from graphc.ir.graph import Value
 from graphc.ops.gather import Gather, GatherElements, GatherND, OneHot, Trilu
@@ -9,6 +11,7 @@ from graphc.ops.pointwise import Cast
 from graphc.ops.scatter import ScatterElements, ScatterND
 from graphc.ops.sort import TopK
 from graphc.types.dtype import i64
+from graphc.types.shape import DimLike
 from graphc_onnx.context import Context, normal_axis
 from graphc_onnx.node import OnnxNode
 from graphc_onnx.registry import onnx_op
@@ -75,3 +78,38 @@ def top_k(context: Context, node: OnnxNode) -> tuple[Value, ...]:
         raise ModelError(f"k of TopK must be one number, got {len(ks)}")
     op = TopK(ks[0], normal_axis(node.integer("axis", -1), x.type.rank), node.flag("largest", True))
     return context.builder.add_many(op, x)
+
+
+@onnx_op("NonZero")
+def non_zero(context: Context, node: OnnxNode) -> Value:
+    """The positions of what is not zero; the data must be known, because it decides the shape."""
+    return context.constant(np.asarray(np.nonzero(context.array(node.input(0), "the data of NonZero")), np.int64))
+
+
+@onnx_op("Compress")
+def compress(context: Context, node: OnnxNode) -> Value:
+    """The slices where the condition (which must be known) holds."""
+    x = node.input(0)
+    kept = np.flatnonzero(context.array(node.input(1), "the condition of Compress").reshape(-1))
+    if not node.has("axis"):
+        x = context.reshape(x, (x.type.size,))
+    return context.add(Gather(normal_axis(node.integer("axis", 0), x.type.rank)), x, context.constant(kept.astype(np.int64)))
+
+
+@onnx_op("ReverseSequence")
+def reverse_sequence(context: Context, node: OnnxNode) -> Value:
+    """The first lengths[b] elements along the time axis backwards, for each b of the batch axis."""
+    x, lengths = node.input(0), node.input(1)
+    time, batch = (normal_axis(node.integer(name, default), x.type.rank) for name, default in (("time_axis", 0), ("batch_axis", 1)))
+    if time == batch:
+        raise ModelError("time_axis and batch_axis of ReverseSequence are the same")
+
+    def placed(axis: int, size: DimLike) -> list[DimLike]:
+        return [size if i == axis else 1 for i in range(x.type.rank)]
+
+    steps = context.constant(np.arange(x.type.shape[time].__index__()).astype(np.int64))
+    t = context.reshape(steps, placed(time, x.type.shape[time]))
+    count = context.reshape(context.cast(lengths, i64), placed(batch, x.type.shape[batch]))
+    mirrored = context.pointwise("sub", context.pointwise("sub", count, t), context.constant(np.asarray(1)))
+    at = context.pointwise("where", context.pointwise("less", t, count), mirrored, t)
+    return context.add(GatherElements(time), x, context.expand(at, x.type.shape))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc.errors import ModelError, ShapeError
 from graphc.ir.graph import Value
+from graphc.ops.einsum import einsum
 from graphc.ops.matmul import MatMul, gemm
 from graphc_onnx.context import Context
 from graphc_onnx.node import OnnxNode
@@ -42,3 +43,8 @@ def gemm_node(context: Context, node: OnnxNode) -> Value:
     return gemm(
         context.builder, a, b, c, node.number("alpha", 1.0), node.number("beta", 1.0), node.flag("transA"), node.flag("transB")
     )  # fmt: skip
+
+
+@onnx_op("Einsum")
+def einsum_node(context: Context, node: OnnxNode) -> Value:
+    return einsum(context.builder, node.string("equation"), *node.inputs)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from graphc.errors import ModelError, ShapeError
 from graphc.ir.graph import Value
+from graphc.ops import compose
 from graphc.ops.movement import Concat, Pad, Slice, Tile, Transpose
 from graphc.types.shape import Dim, DimLike, product
 from graphc_onnx.context import Context, normal_axis
@@ -257,41 +258,8 @@ def _pad(context: Context, x: Value, pads: Sequence[int], axes: Sequence[int], m
     return context.add(Pad(tuple(before), tuple(after), mode, value), x, *([fill] if fill is not None else []))
 
 
-@onnx_op("DepthToSpace")
-def depth_to_space(context: Context, node: OnnxNode) -> Value:
-    """(N, C b^2, H, W) to (N, C, H b, W b); DCR: the block is the outer part of the channels, CRD: the inner part."""
-    x, block = node.input(0), _block(node)
-    n, c, h, w = _image(x)
-    if c % (block * block) != 0:
-        raise ShapeError(f"{c} channels do not split into blocks of {block * block}")
-    depth = c // (block * block)
-    if node.string("mode", "DCR", choices=("DCR", "CRD")) == "DCR":
-        split_, perm = context.reshape(x, (n, block, block, depth, h, w)), (0, 3, 4, 1, 5, 2)
-    else:
-        split_, perm = context.reshape(x, (n, depth, block, block, h, w)), (0, 1, 4, 2, 5, 3)
-    return context.reshape(context.transpose(split_, perm), (n, depth, h * block, w * block))
-
-
-@onnx_op("SpaceToDepth")
-def space_to_depth(context: Context, node: OnnxNode) -> Value:
-    """The inverse of DepthToSpace; mode (opset 28) as there."""
-    x, block = node.input(0), _block(node)
-    n, c, h, w = _image(x)
-    if h % block != 0 or w % block != 0:
-        raise ShapeError(f"the map {h} x {w} does not split into blocks of {block}")
-    split_ = context.reshape(x, (n, c, h // block, block, w // block, block))
-    perm = (0, 3, 5, 1, 2, 4) if node.string("mode", "DCR", choices=("DCR", "CRD")) == "DCR" else (0, 1, 3, 5, 2, 4)
-    return context.reshape(context.transpose(split_, perm), (n, c * block * block, h // block, w // block))
-
-
-def _block(node: OnnxNode) -> int:
-    block = node.integer("blocksize")
-    if block < 1:
-        raise ModelError(f"blocksize {block}")
-    return block
-
-
-def _image(x: Value) -> tuple[DimLike, ...]:
-    if x.type.rank != 4:
-        raise ShapeError(f"needs shape (N, C, H, W), got {x.type}")
-    return x.type.shape
+@onnx_op("DepthToSpace", "SpaceToDepth")
+def depth_space(context: Context, node: OnnxNode) -> Value:
+    """Mode DCR: the block is the outer part of the channels; CRD: the inner part."""
+    build = compose.depth_to_space if node.op == "DepthToSpace" else compose.space_to_depth
+    return build(context.builder, node.input(0), node.integer("blocksize"), node.string("mode", "DCR", choices=("DCR", "CRD")))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from graphc.errors import ShapeError
 from graphc.ir.graph import Value
+from graphc.ops.movement import Pad
 from graphc.ops.pool import AvgPool, LpPool, MaxPool, MaxPoolIndices
+from graphc.ops.scatter import ScatterElements
 from graphc_onnx.context import Context
 from graphc_onnx.handlers.conv import Window, window
 from graphc_onnx.node import OnnxNode
@@ -64,3 +68,24 @@ def global_lp_pool(context: Context, node: OnnxNode) -> Value:
         return context.reduce("l1" if p == 1.0 else "l2", x, axes)
     powers = context.pointwise("pow", context.pointwise("abs", x), context.like(p, x))
     return context.pointwise("pow", context.reduce("sum", powers, axes), context.like(1.0 / p, x))
+
+
+@onnx_op("MaxUnpool")
+def max_unpool(context: Context, node: OnnxNode) -> Value:
+    """Each element at the position that MaxPool gave, within zeros; positions count in the result before `output_shape` pads it."""
+    x, indices, wanted = node.input(0), node.input(1), node.optional(2)
+    sizes = x.type.static_shape
+    rank = len(sizes) - 2
+    kernel, stride = node.ints("kernel_shape"), node.ints("strides", [1] * rank)
+    pads = node.ints("pads", [0] * (2 * rank))
+    if rank < 1 or not len(kernel) == len(stride) == len(pads) // 2 == rank:
+        raise ShapeError(f"kernel_shape, strides or pads do not fit {x.type}")
+    spatial = [(n - 1) * s + k - pads[i] - pads[i + rank] for i, (n, s, k) in enumerate(zip(sizes[2:], stride, kernel, strict=True))]
+    shape = (*sizes[:2], *spatial)
+    flat = context.expand(context.like(0, x), (prod(shape),))
+    made = context.add(ScatterElements(0), flat, context.reshape(indices, (prod(sizes),)), context.reshape(x, (prod(sizes),)))
+    unpooled = context.reshape(made, shape)
+    if wanted is None:
+        return unpooled
+    after = tuple(want - have for want, have in zip(context.plain_ints(wanted, "the output shape of MaxUnpool"), shape, strict=True))
+    return context.add(Pad((0,) * len(shape), after), unpooled)

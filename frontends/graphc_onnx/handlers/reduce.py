@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from graphc.errors import ModelError
 from graphc.ir.graph import Value
 from graphc.ops.reduce import ArgReduce, CumSum
@@ -51,3 +53,18 @@ def cumsum(context: Context, node: OnnxNode) -> Value:
     if len(axes) != 1:
         raise ModelError(f"CumSum takes one axis, got {len(axes)}")
     return context.add(CumSum(normal_axis(axes[0], x.type.rank), node.flag("exclusive"), node.flag("reverse")), x)
+
+
+@onnx_op("CumProd")
+def cumprod(context: Context, node: OnnxNode) -> Value:
+    """Each prefix is multiplied anew: the product over a new last axis, with ones outside of the prefix."""
+    x = node.input(0)
+    axis = normal_axis(context.plain_ints(node.input(1), "the axis of CumProd")[0], x.type.rank)
+    size = x.type.static_shape[axis]
+    i, j = np.ogrid[:size, :size]
+    exclusive, reverse = node.flag("exclusive"), node.flag("reverse")
+    inside = (j > i if exclusive else j >= i) if reverse else (j < i if exclusive else j <= i)
+    mask = context.constant(inside.reshape(*[1] * axis, size, *[1] * (x.type.rank - axis - 1), size))
+    last = [k for k in range(x.type.rank) if k != axis] + [axis]
+    row = context.unsqueeze(context.transpose(x, last), [axis])  # (before, 1, after, size)
+    return context.reduce("prod", context.pointwise("where", mask, row, context.like(1, x)), [x.type.rank], keepdims=False)

@@ -1,0 +1,92 @@
+"""Sequences of tensors: they exist while importing only (`TensorList`), so their lengths and positions must be known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphc.errors import ModelError
+from graphc.ir.graph import Value
+from graphc.ops.movement import Concat
+from graphc_onnx.context import Context, normal_axis
+from graphc_onnx.node import OnnxNode
+from graphc_onnx.registry import TensorList, onnx_op
+
+
+@onnx_op("SequenceEmpty")
+def sequence_empty(context: Context, node: OnnxNode) -> TensorList:
+    node.integer("dtype", 1)
+    return TensorList(())
+
+
+@onnx_op("SequenceConstruct")
+def sequence_construct(context: Context, node: OnnxNode) -> TensorList:
+    return TensorList(node.inputs)
+
+
+@onnx_op("SequenceLength")
+def sequence_length(context: Context, node: OnnxNode) -> Value:
+    return context.constant(np.asarray(len(node.sequence(0).items), np.int64))
+
+
+def _position(context: Context, node: OnnxNode, i: int, count: int, default: int) -> int:
+    """A position within `count` places; negative ones count from the end."""
+    given = node.optional(i)
+    at = context.plain_ints(given, f"the position of {node.op}")[0] if given is not None else default
+    if not -count <= at < count:
+        raise ModelError(f"position {at} is outside a sequence of {count}")
+    return at % count
+
+
+@onnx_op("SequenceAt")
+def sequence_at(context: Context, node: OnnxNode) -> Value:
+    items = node.sequence(0).items
+    return context.identity(items[_position(context, node, 1, len(items), -1)])
+
+
+@onnx_op("SequenceInsert")
+def sequence_insert(context: Context, node: OnnxNode) -> TensorList:
+    items = list(node.sequence(0).items)
+    given = node.optional(2)
+    at = context.plain_ints(given, "the position of SequenceInsert")[0] if given is not None else len(items)
+    if not -len(items) <= at <= len(items):
+        raise ModelError(f"position {at} is outside a sequence of {len(items)}")
+    items.insert(at, node.input(1))
+    return TensorList(tuple(items))
+
+
+@onnx_op("SequenceErase")
+def sequence_erase(context: Context, node: OnnxNode) -> TensorList:
+    items = list(node.sequence(0).items)
+    del items[_position(context, node, 1, len(items), -1)]
+    return TensorList(tuple(items))
+
+
+@onnx_op("SplitToSequence")
+def split_to_sequence(context: Context, node: OnnxNode) -> TensorList:
+    """Pieces of size 1 (the axis vanishes unless keepdims), of a given size, or of given sizes."""
+    x, given = node.input(0), node.optional(1)
+    axis = normal_axis(node.integer("axis", 0), x.type.rank)
+    size = x.type.shape[axis].__index__()
+    keep = node.flag("keepdims", True)
+    if given is None:
+        parts = [context.slice_axis(x, axis, i, 1) for i in range(size)]
+        return TensorList(tuple(part if keep else context.squeeze(part, [axis]) for part in parts))
+    sizes = context.plain_ints(given, "the sizes of SplitToSequence")
+    if given.type.rank == 0:
+        if sizes[0] < 1:
+            raise ModelError(f"pieces of size {sizes[0]}")
+        sizes = tuple(min(sizes[0], size - start) for start in range(0, size, sizes[0]))
+    if sum(sizes) != size or min(sizes, default=0) < 0:
+        raise ModelError(f"pieces {list(sizes)} do not add up to {size}")
+    starts = np.cumsum([0, *sizes[:-1]]).tolist() if sizes else []
+    return TensorList(tuple(context.slice_axis(x, axis, start, part) for start, part in zip(starts, sizes, strict=True)))
+
+
+@onnx_op("ConcatFromSequence")
+def concat_from_sequence(context: Context, node: OnnxNode) -> Value:
+    items = node.sequence(0).items
+    if not items:
+        raise ModelError("ConcatFromSequence of an empty sequence")
+    stacked = node.flag("new_axis")
+    axis = normal_axis(node.integer("axis"), items[0].type.rank + stacked)
+    return context.add(Concat(axis), *(context.unsqueeze(item, [axis]) if stacked else item for item in items))
