@@ -11,23 +11,38 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+_DSL = [
+    "abs", "acos", "acosh", "adaptive_avg_pool2d", "adaptive_max_pool2d", "all", "any", "arange", "argmax", "argmin", "asin", "asinh",
+    "atan", "atanh", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy_with_logits", "block", "bool_",
+    "cast", "ceil", "celu", "channel_shuffle", "clip", "concat", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+    "conv_transpose2d", "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumsum", "demo", "dense", "depth_to_space",
+    "depthwise_conv2d", "dropout", "einsum", "elu", "embedding", "erf", "exp", "expand", "expm1", "f16", "f32", "f64", "flatten",
+    "flip", "floor", "gather", "gather_elements", "gaussian", "gelu", "global_avg_pool", "global_lp_pool", "global_max_pool",
+    "group_norm", "hard_sigmoid", "hard_swish", "hard_tanh", "huber_loss", "i16", "i32", "i64", "i8", "init", "instance_norm", "isinf",
+    "isnan", "l1_loss", "layer_norm", "leaky_relu", "linear", "load_script", "local_response_norm", "log", "log1p", "log_sigmoid",
+    "log_softmax", "log_sum_exp", "lp_pool1d", "lp_pool2d", "lp_pool3d", "lrn", "matmul", "max", "max_pool1d", "max_pool2d",
+    "max_pool3d", "maximum", "mean", "min", "minimum", "mish", "Model", "model", "mse_loss", "nll_loss", "norm_l1", "norm_l2",
+    "one_hot", "ones", "pad", "parameter", "pixel_shuffle", "pow", "prelu", "prod", "reciprocal", "relu", "relu6", "reshape", "resize",
+    "rms_norm", "round", "scope", "selu", "shrink", "sigmoid", "sign", "silu", "sin", "sinh", "softmax", "softplus", "softsign",
+    "space_to_depth", "split", "sqrt", "squeeze", "stack", "step", "sum", "swish", "tan", "tanh", "Tensor", "thresholded_relu", "tile",
+    "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64", "u8", "unsqueeze", "upsample", "where", "zeros",
+]  # fmt: skip
+_ERRORS = [
+    "GraphcError", "ModelError", "UnsupportedError", "TypeMismatchError", "ShapeError", "DynamicShapeError", "InputError",
+    "AttributeValueError", "VerifyError", "ResourceError", "BackendError",
+]  # fmt: skip
 _NAMES: dict[str, str] = {
+    **dict.fromkeys(_DSL, "graphc_dsl"),
     "compile": "graphc.driver",
     "Executable": "graphc.executable",
     "Graph": "graphc.ir.graph",
     "Target": "graphc.target",
     "load_onnx": "graphc_onnx",
     "save_onnx": "graphc_onnx",
-    **{
-        name: "graphc.errors"
-        for name in (
-            "GraphcError", "ModelError", "UnsupportedError", "TypeMismatchError", "ShapeError", "DynamicShapeError", "InputError",
-            "AttributeValueError", "VerifyError", "ResourceError", "BackendError",
-        )
-    },
+    **dict.fromkeys(_ERRORS, "graphc.errors"),
 }  # fmt: skip
 __version__ = "0.1.0"
-__all__ = [*_NAMES, "__version__"]
+__all__ = [*_NAMES, "__version__"]  # noqa: PLE0604  names of a table
 
 
 def __getattr__(name: str) -> Any:

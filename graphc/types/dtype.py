@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from graphc.types.tensor import TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,14 @@ class DType:
     @property
     def bits(self) -> int:
         return self.itemsize * 8
+
+    def __getitem__(self, dims: Any) -> TensorType:
+        """The tensor type with this dtype: `f32["N", 3, 224, 224]`; `f32[()]` is a scalar. Strings are symbolic dims."""
+        from graphc.types.shape import parse_dim  # late: both are built on dtypes
+        from graphc.types.tensor import TensorType
+
+        shape = dims if isinstance(dims, tuple) else (dims,)
+        return TensorType(self, tuple(parse_dim(dim) if isinstance(dim, str) else dim for dim in shape))
 
     def __str__(self) -> str:
         return self.short
