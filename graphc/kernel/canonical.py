@@ -46,6 +46,8 @@ def _expr(expr: Expr, axes: Mapping[Expr, Expr], simplifier: Simplifier) -> Expr
 
 def rename_reductions(expr: Expr) -> Expr:
     """Bound variables named by the height of their reduction, so that equal reductions are one node (and are computed once)."""
+    if not any(node.fn == "reduce" for node in walk(expr)):
+        return expr
     new: dict[Expr, Expr] = {}
     height: dict[Expr, int] = {}
     for node in walk(expr):

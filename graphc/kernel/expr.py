@@ -244,15 +244,20 @@ def reduce(combiner: str, extents: Iterable[int], body: Callable[..., Expr]) -> 
 def walk(*roots: Expr) -> Iterator[Expr]:
     """Every distinct node below the roots, operands first."""
     seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
+    stack: list[Expr | None] = list(reversed(roots))
+    above: list[Expr] = []  # nodes whose operands are on the stack, above a None
     while stack:
-        node, done = stack.pop()
-        if done:
-            yield node
+        node = stack.pop()
+        if node is None:
+            yield above.pop()
         elif node not in seen:
             seen.add(node)
-            stack.append((node, True))
-            stack.extend((child, False) for child in reversed(node.args) if child not in seen)
+            if node.args:
+                above.append(node)
+                stack.append(None)
+                stack.extend(node.args[::-1])
+            else:
+                yield node
 
 
 def substitute(root: Expr, replacements: Mapping[Expr, Expr]) -> Expr:
@@ -326,14 +331,14 @@ def _node_text(node: Expr, names: Mapping[Expr, str]) -> str:
 
 
 def _coerce(fn: str, operands: Sequence[ExprLike]) -> tuple[Expr, ...]:
-    typed = [operand for operand in (operands[1:] if fn == "select" else operands) if isinstance(operand, Expr)]
-    if not typed:
+    first = 1 if fn == "select" else 0
+    dtype = next((operand.dtype for operand in operands[first:] if isinstance(operand, Expr)), None)
+    if dtype is None:
         raise TypeError(f"{fn}: at least one operand must be an expression, to know the dtype")
-    dtype = typed[0].dtype
-    args = tuple(operand if isinstance(operand, Expr) else const(operand, dtype) for operand in operands)
-    checked = args[1:] if fn == "select" else args
-    if any(a.dtype != dtype for a in checked):
-        raise TypeError(f"{fn}: dtypes differ: {[str(a.dtype) for a in checked]}")
+    args = tuple([operand if isinstance(operand, Expr) else const(operand, dtype) for operand in operands])
+    for a in args[first:]:
+        if a.dtype is not dtype and a.dtype != dtype:
+            raise TypeError(f"{fn}: dtypes differ: {[str(a.dtype) for a in args[first:]]}")
     return args
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import gcd
 
 from graphc.kernel.expr import COMPARISONS, Expr, call, const, rebuild, to_text, walk
@@ -55,6 +56,7 @@ class Affine:
         return total + self.constant if self.constant >= 0 else total - -self.constant
 
 
+@lru_cache(maxsize=8192)
 def _natural(atom: Expr) -> tuple[tuple[int, int, str], ...]:
     """Orders i2 before i10, and loop variables before other atoms, whatever else their text is."""
     text = atom.attr[0] if atom.fn == "index" else to_text(atom)

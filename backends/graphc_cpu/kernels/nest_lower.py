@@ -17,7 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.kernel.expr import COMPARISONS, Expr, call, cast, const, rebuild, substitute, walk
+import numpy as np
+
+from graphc.kernel.evaluate import evaluate
+from graphc.kernel.expr import COMPARISONS, PRIMITIVES, Expr, call, cast, const, rebuild, substitute, walk
 from graphc.kernel.index import Affine, Simplifier
 from graphc.kernel.spec import StoreAt
 from graphc.types.dtype import i32, i64
@@ -65,17 +68,33 @@ def tile_form(offset: Expr, v: Expr, q: Expr, lanes: int, simplifier: Simplifier
         return TileForm(rest, form.constant, coefficient, ()) if coefficient not in (0, 1) else None
     if v.extent > lanes:
         return None
-    each = each_lane(Affine({**rest, v: coefficient} if coefficient else rest, form.constant), v, simplifier)
+    each = each_lane(Affine({**rest, v: coefficient} if coefficient else rest, form.constant), v, simplifier, frees)
     return None if each is None else TileForm(each[0], 0, 0, each[1])
 
 
-def each_lane(form: Affine, v: Expr, simplifier: Simplifier) -> tuple[dict[Expr, int], tuple[int, ...]] | None:
+def each_lane(form: Affine, v: Expr, simplifier: Simplifier, frees: Frees) -> tuple[dict[Expr, int], tuple[int, ...]] | None:
     """(terms, constants) with the form = terms + constants[v], where the terms are the same for every value of v."""
-    whole = form.expr()
-    lanes = [simplifier.affine(simplifier.simplify(substitute(whole, {v: const(lane, i64)}))) for lane in range(v.extent)]
-    if any(one.terms != lanes[0].terms for one in lanes):
-        return None
-    return dict(lanes[0].terms), tuple(one.constant for one in lanes)
+    varying = [atom for atom in form.terms if v in frees(atom)]
+    terms = {atom: c for atom, c in form.terms.items() if v not in frees(atom)}
+    lanes = [_atom_lanes(atom, v, simplifier, frees) for atom in varying]
+    constants: list[int] = []
+    first: dict[Expr, int] | None = None
+    for lane in range(v.extent):
+        total = Affine(terms, form.constant)
+        for atom, values in zip(varying, lanes, strict=True):
+            total = total.add(values[lane], form.terms[atom])
+        if first is not None and total.terms != first:
+            return None
+        first = total.terms
+        constants.append(total.constant)
+    return (dict(first), tuple(constants)) if first is not None else None
+
+
+def _atom_lanes(atom: Expr, v: Expr, simplifier: Simplifier, frees: Frees) -> list[Affine]:
+    """The atom for each value of v."""
+    if frees(atom) == {v} and all(node.fn in PRIMITIVES or node.fn in ("const", "index") for node in walk(atom)):
+        return [Affine(constant=int(value)) for value in evaluate(atom, {v: np.arange(v.extent)})]
+    return [simplifier.affine(simplifier.simplify(substitute(atom, {v: const(lane, i64)}))) for lane in range(v.extent)]
 
 
 class Frees:
@@ -189,7 +208,7 @@ class Lowering:
         form = self._simplifier.affine(offset)
         if v.extent > self._lanes.get(v, 0) or not any(v in self._frees(atom) for atom in form.terms if atom is not v):
             return None
-        each = each_lane(form, v, self._simplifier)
+        each = each_lane(form, v, self._simplifier, self._frees)
         return None if each is None else (v, *each)
 
     def _split(self, offset: Expr) -> tuple[Expr, int, Expr | None, int, Expr | None]:

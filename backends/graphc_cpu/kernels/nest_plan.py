@@ -16,7 +16,7 @@ from graphc.kernel.index import Simplifier
 from graphc.kernel.spec import Nest, StoreAt
 from graphc.target import Target
 from graphc.types.dtype import i64
-from graphc_cpu.kernels.nest_lower import Frees, tile_form
+from graphc_cpu.kernels.nest_lower import Frees, each_lane, tile_form
 
 SMALL_WORK = 16384  # scalar operations below which a second thread does not pay
 _MANY_ITEMS = 64
@@ -25,7 +25,7 @@ _HEAVY = {"div": 2.0, "sqrt": 2.0, "idiv": 4.0, "floordiv": 4.0, "mod": 4.0, "fm
 _MATH = frozenset({
     "exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
 })  # fmt: skip
-_GATHER, _SCATTER, _STRIDED, _REVERSED = 1.2, 1.6, 2.0, 1.3
+_GATHER, _SCATTER, _STRIDED, _REVERSED, _FIXED = 1.2, 1.6, 2.0, 1.3, 3.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ class _Model:
         self._nest = nest
         self._frees = Frees()
         self._simplifier = Simplifier()
+        self._patterns: dict[tuple[Expr, Expr], bool] = {}
         self.most = max_lanes(nest.stores, target)
         self.masks = has_masks(nest.stores, target)
         self._nodes = [node for node in walk(*(store.value for store in nest.stores)) if node.fn not in ("const", "index", "arg")]
@@ -202,13 +203,23 @@ class _Model:
             return 1.0
         form = self._simplifier.affine(offset)
         if any(atom is not axis and axis in self._frees(atom) for atom in form.terms):
-            return scattered + 0.5
+            return _FIXED / self._effective(axis) if self._is_fixed(offset, axis) else scattered + 0.5
         stride = form.terms.get(axis, 0)
         if stride in (0, 1):
             return 1.0 / self._effective(axis)
         if stride == -1 or (stride == 2 and scattered == _GATHER):
             return (_REVERSED if stride == -1 else _STRIDED) / self._effective(axis)
         return scattered
+
+    def _is_fixed(self, offset: Expr, axis: Expr) -> bool:
+        """Whether the lanes of a single vector lie at fixed places (an xload, see nest_lower)."""
+        found = self._patterns.get((offset, axis))
+        if found is None:
+            fits = axis.extent <= self.lanes(axis)
+            form = self._simplifier.affine(offset)
+            found = fits and each_lane(form, axis, self._simplifier, self._frees) is not None
+            self._patterns[offset, axis] = found
+        return found
 
     # reductions ---------------------------------------------------------------------------------------------------------------
 

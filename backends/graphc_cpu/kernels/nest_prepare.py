@@ -20,7 +20,7 @@ COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or",
 _UNROLL_TERMS, _UNROLL_NODES, _VECTOR_TERMS = 16, 200, 8
 _HEAVY = frozenset({
     "exp", "expm1", "log", "log1p", "pow", "tanh", "erf", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh",
-    "atanh", "fmod", "idiv", "floordiv", "mod", "reduce",
+    "atanh", "fmod", "idiv", "floordiv", "mod",
 })  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def _unrolls(body: Expr, axes: Sequence[Expr], simplifier: Simplifier) -> bool:
         return False
     nodes = list(walk(body))
     data = sum(node.dtype != i64 and node.dtype != bool_ and not node.is_const for node in nodes)  # the rest is computed outside
-    if terms * data > _UNROLL_NODES or any(node.fn in _HEAVY for node in nodes):
+    if terms * data > _UNROLL_NODES or any(node.fn == "reduce" or (node.fn in _HEAVY and node.dtype != i64) for node in nodes):
         return False
     if len(axes) > 1 or terms < _VECTOR_TERMS:
         return True
