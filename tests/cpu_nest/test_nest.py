@@ -7,11 +7,12 @@ import pytest
 
 from cpu_nest.harness import check, object_code, output_nest, over_output, runs, tensor
 from cpu_nest.samples import SAMPLES, lanes_sample
+from graphc.errors import VerifyError
 from graphc.kernel.canonical import canonical
-from graphc.kernel.expr import call, cast, reduce
-from graphc.kernel.spec import NestSpec
+from graphc.kernel.expr import arg, call, cast, index, load, reduce
+from graphc.kernel.spec import Nest, NestSpec, StoreAt
 from graphc.target import TARGETS, named
-from graphc.types.dtype import f64, i64
+from graphc.types.dtype import f32, f64, i32, i64
 from graphc_cpu import jit
 from graphc_cpu.emit.ir import module
 from graphc_cpu.kernels.nest import emit_nest
@@ -141,3 +142,14 @@ def test_index_data_of_i64_stays_exact() -> None:
     spec = over_output([tensor(33, dtype=i64)], tensor(33, dtype=i64), lambda x: lambda i: x(i) * 3 + i)
     big = (np.arange(33) << 40).astype(np.int64)
     check(spec, [big, np.zeros(33, np.int64)])
+
+
+def test_broken_specs_are_refused() -> None:
+    i = index("i", 4)
+    for value in (arg("x", f32), load(0, i, f64), load(0, i, i32)):
+        spec = NestSpec("map", (tensor(4),), (tensor(4, dtype=value.dtype),), (Nest((i,), (StoreAt(1, i, value),)),))
+        with pytest.raises(VerifyError):
+            emit_nest(spec, named("avx2"), "k")
+    wrong = NestSpec("map", (tensor(4),), (tensor(4, dtype=f64),), (Nest((i,), (StoreAt(1, i, load(0, i, f32)),)),))
+    with pytest.raises(VerifyError, match="stored"):
+        emit_nest(wrong, named("avx2"), "k")

@@ -30,13 +30,14 @@ def for_items(f: Function, sizes: Mapping[str, int], body: Callable[[Mapping[str
     first, last = f.share(prod(sizes.values()), thread, threads)
 
     def turn(item: Value, _: tuple[Value, ...]) -> Sequence[Value]:
-        body(_digits(f, item, sizes))
+        body(digits_of(f, item, sizes))
         return ()
 
     f.loop(first, last, 1, turn, hint="item")
 
 
-def _digits(f: Function, item: Value, sizes: Mapping[str, int]) -> dict[str, Value]:
+def digits_of(f: Function, item: Value, sizes: Mapping[str, int]) -> dict[str, Value]:
+    """The digits of a flat number, the last one fastest."""
     digits = {name: i64(0) for name in sizes}
     names = [name for name, size in sizes.items() if size > 1]
     for name in reversed(names):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from graphc.errors import VerifyError
 from graphc.kernel.expr import Expr, walk
 from graphc.kernel.spec import Nest, NestSpec, StoreAt
 from graphc.target import Target
@@ -29,8 +30,10 @@ _MOST_CUTS, _CUT_FROM = 6, 8
 def emit_nest(spec: NestSpec, target: Target, name: str) -> Function:
     """The kernel `void name(ptr args, i64 thread, i64 threads)` of a spec; `args` points to the addresses of `spec.operands`.
 
-    The result has the same bits for any number of threads. Raises UnsupportedError for what a dtype cannot do (see emit_primitive).
+    The result has the same bits for any number of threads. Raises UnsupportedError for what a dtype cannot do (see emit_primitive), and
+    VerifyError for a spec that makes no sense.
     """
+    _check(spec)
     f = Function(name, PARAMETERS)
     nests = [part for nest in spec.nests for part in prepare(nest, target.lanes(f32))]
     used = sorted({slot for nest in nests for slot in _slots(nest)})
@@ -43,6 +46,18 @@ def emit_nest(spec: NestSpec, target: Target, name: str) -> Function:
         else:
             _NestLoops(emitter, plan).emit()
     return f
+
+
+def _check(spec: NestSpec) -> None:
+    operands = spec.operands
+    for store in (store for nest in spec.nests for store in nest.stores):
+        if store.value.dtype != operands[store.slot].dtype:
+            raise VerifyError(f"a value of {store.value.dtype} is stored to operand {store.slot} of {operands[store.slot].dtype}")
+        for node in walk(store.offset, store.value):
+            if node.fn == "arg":
+                raise VerifyError(f"a nest has no scalar argument {node.attr!r}", hint="load it from an operand")
+            if node.fn == "load" and node.dtype != operands[node.attr].dtype:
+                raise VerifyError(f"{node.dtype} is loaded from operand {node.attr} of {operands[node.attr].dtype}")
 
 
 def _tile_loops(emitter: Emitter, plan: Plan) -> TileLoops:

@@ -19,6 +19,7 @@ from graphc.types.dtype import i64
 from graphc_cpu.kernels.nest_lower import Frees, each_lane, tile_form
 
 SMALL_WORK = 16384  # scalar operations below which a second thread does not pay
+SMALL_ITEM = 2048  # scalar operations that make a work item worth its overhead
 _MANY_ITEMS = 64
 _TILE_NODES = 12
 _HEAVY = {"div": 2.0, "sqrt": 2.0, "idiv": 4.0, "floordiv": 4.0, "mod": 4.0, "fmod": 6.0, "pow": 24.0}
@@ -94,13 +95,16 @@ def make_plan(nest: Nest, target: Target) -> Plan:
     order, limit = model.order(vector)
     parts = model.parts(vector, len(order) > 0 and order[-1] is vector)
     fixed = bool(order) and order[0] is vector and vector.extent <= model.lanes(vector)
-    parallel, chunk = _sharing(order, vector, fixed, limit, parts * (model.lanes(vector) if vector is not None else 1))
+    block = parts * (model.lanes(vector) if vector is not None else 1)
+    parallel, chunk = _sharing(order, vector, fixed, limit, block, costs[None, None])
     return Plan(
         tuple(order), stores, vector, frozenset(reduced), tile, fixed, parts, parallel, chunk, costs[None, None], model.most, model.masks,
     )  # fmt: skip
 
 
-def _sharing(order: Sequence[Expr], vector: Expr | None, without_loop: bool, limit: int, block: int) -> tuple[int, int]:
+def _sharing(
+    order: Sequence[Expr], vector: Expr | None, without_loop: bool, limit: int, block: int, work: float
+) -> tuple[int, int]:  # fmt: skip
     """(parallel, chunk) of Plan. Outer loops are taken until there are enough items, but not beyond the place of a reduction."""
     items, count, fixed = 1, 0, int(without_loop)
     for axis in order[fixed:]:
@@ -113,7 +117,7 @@ def _sharing(order: Sequence[Expr], vector: Expr | None, without_loop: bool, lim
         return count, 0
     blocks = -(-vector.extent // block)
     wanted = -(-_MANY_ITEMS // items)
-    chunk = max(1, -(-blocks // wanted), 1024 // block)
+    chunk = max(1, -(-blocks // wanted), int(SMALL_ITEM * items * blocks / max(work, 1.0)))
     return count, chunk if chunk < blocks else 0
 
 
