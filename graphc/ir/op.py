@@ -83,9 +83,8 @@ class Op:
 
     def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
         """Build the gradient with respect to each input (None: no dependence) from those of the outputs."""
-        raise UnsupportedError(
-            f"{self.name} has no gradient: {self.not_differentiable or 'not written yet'}", where=node.where, hint="freeze what lies before it"
-        )
+        reason = self.not_differentiable or "not written yet"
+        raise UnsupportedError(f"{self.name} has no gradient: {reason}", where=node.where, hint="freeze what lies before it")
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Default: one operation per output element."""

@@ -1,47 +1,52 @@
-"""The text form of a graph: readable, and exact. `parse_graph(print_graph(g), data)` is g again.
+"""The text form of a graph: readable, and exact. `parse_graph(print_graph(g), graph_data(g))` is g again.
 
-Grammar (one statement per line; `#` after a space starts a comment; names that are not plain are quoted as JSON strings):
+Grammar (one statement per line; `#` outside of a string starts a comment; names that are not plain are quoted as JSON strings):
 
     graph      = "graph" name { line }
     line       = "metadata" string string
                | "input" value ":" type
                | ("param" | "const" | "state") value ":" type "=" (literal | "@" digest)
-               | value { "," value } "=" op "(" [ value { "," value } ] ")" [ "{" attribute { "," attribute } "}" ] ":" type { "," type } { note }
+               | value { "," value } "=" op "(" [ value { "," value } ] ")" [ attributes ] ":" type { "," type } { note }
                | "output" name "=" value      | "update" value "=" value      | "eliminated" string string
-    note       = "node" name | "kernel" int | "layout" layout { "," layout } | "from" strings | "at" strings
+    note       = "node" name | "kernel" int | "layout" layout { "," layout } | "from" string { "," string }
+               | "at" string "," int "," string "," string          (the source: file, line, node, operator)
     value      = "%" name
     type       = dtype "[" [ dim { "," dim } ] "]"               e.g. f32[N,64,(H-1)//2,7]
-    attribute  = ident "=" literal
+    layout     = ("plain" | "c" int) [ "+" int ":" int { "," int ":" int } ]      e.g. c16+1:1,1:1
+    attributes = "{" ident "=" literal { "," ident "=" literal } "}"
     literal    = int | float | "nan" | "inf" | "-inf" | "true" | "false" | string | dtype | "<" dim ">" | "(" { literal "," } ")"
                | "[" ... "]" (nested lists, of const data)
 
-Data of more than 16 elements is not in the text: it is named by a digest of its bytes and given to the parser as `data[name]`.
+Data of more than 16 elements, and NaNs with a payload, are not in the text: a digest of the bytes names them, and the parser is given
+the arrays as `data[name]`. A graph that was parsed holds the invariants that `verify` checks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import GraphcError, ModelError
+from graphc.ir.cursor import PLAIN_NAME, Cursor
 from graphc.ir.graph import Array, Graph, Kind, Node, Value
-from graphc.ir.op import op_class
+from graphc.ir.op import Op, op_class
+from graphc.ir.verify import verify
 from graphc.source import UNKNOWN, Source
-from graphc.types.dtype import ALL, DType, dtype
-from graphc.types.layout import PLAIN, Layout
-from graphc.types.shape import Dim, parse_dim
+from graphc.types.dtype import DType
+from graphc.types.layout import PLAIN
+from graphc.types.shape import Dim
 from graphc.types.tensor import TensorType
 
 INLINE_ELEMENTS = 16
-_PLAIN_NAME = re.compile(r"[A-Za-z_0-9][\w.:/-]*")
-_DTYPES = {d.short: d for d in ALL}
 _LEAVES = {"input": Kind.INPUT, "param": Kind.PARAMETER, "const": Kind.CONSTANT, "state": Kind.STATE}
+_BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # what ops raise on nonsense
 
 
 def print_graph(graph: Graph, *, machine: bool = True) -> str:
@@ -51,28 +56,30 @@ def print_graph(graph: Graph, *, machine: bool = True) -> str:
 
 def graph_data(graph: Graph) -> dict[str, Array]:
     """What the text leaves out: the data of large leaves by name."""
-    return {v.name: v.data for v in graph.values.values() if v.data is not None and v.data.size > INLINE_ELEMENTS}
+    return {v.name: v.data for v in graph.values.values() if v.data is not None and not _is_inline(v.data)}
 
 
 def parse_graph(text: str, data: Mapping[str, Array] | None = None) -> Graph:
-    """The inverse of `print_graph`. Raises ModelError with the line for text that is not a graph."""
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and not line.strip().startswith("#")]
-    if not lines:
-        raise ModelError("the text of a graph starts with: graph NAME", where="line 1")
-    graph = Graph()
-    for index, (number, line) in enumerate(lines):
+    """The inverse of `print_graph`. Raises a GraphcError (ModelError, mostly) that names the line for text that is not a graph."""
+    graph: Graph | None = None
+    for number, line in enumerate(text.splitlines(), 1):
         try:
-            parser = _Parser(line)
-            if index == 0:
-                parser.expect("graph")
-                graph.name = parser.name()
-            else:
-                _statement(graph, parser, data or {})
-            parser.end()
+            cursor = Cursor(line)
+            if graph is None and cursor.more():
+                cursor.expect("graph")
+                graph = Graph(cursor.name())
+            elif graph is not None and cursor.more():
+                _statement(graph, cursor, data or {})
+            cursor.end()
         except GraphcError as error:
-            raise error.at(f"line {number}") from error.__cause__
-        except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+            if not error.where.startswith("line "):
+                error.where = f"line {number}: {error.where}" if error.where else f"line {number}"
+            raise
+        except _BROKEN as error:
             raise ModelError(f"not understood: {line.strip()[:120]!r} ({error})", where=f"line {number}") from error
+    if graph is None:
+        raise ModelError("the text of a graph starts with: graph NAME", where="line 1")
+    verify(graph)
     return graph
 
 
@@ -119,17 +126,27 @@ def _node(node: Node, machine: bool) -> str:
 
 
 def _name(name: str) -> str:
-    return name if _PLAIN_NAME.fullmatch(name) else json.dumps(name)
+    return name if PLAIN_NAME.fullmatch(name) else json.dumps(name)
 
 
 def _value(value: Value) -> str:
     return "%" + _name(value.name)
 
 
+def _is_inline(data: Array) -> bool:
+    """Small, and every NaN is the one that "nan" stands for."""
+    if data.size > INLINE_ELEMENTS:
+        return False
+    if data.dtype.kind != "f":
+        return True
+    odd = np.isnan(data)
+    return data[odd].tobytes() == np.full(int(odd.sum()), np.nan, data.dtype).tobytes()
+
+
 def _data(value: Value) -> str:
     data = value.data
     assert data is not None
-    if data.size > INLINE_ELEMENTS:
+    if not _is_inline(data):
         return "@" + digest(data)
     if data.dtype.itemsize < 8 and data.dtype.kind == "f":  # the shortest digits that give the same number back
         data = np.array([float(str(item)) for item in data.reshape(-1)]).reshape(data.shape)
@@ -163,172 +180,56 @@ def _literal(value: Any) -> str:
 
 # parsing --------------------------------------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(
-    r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<dim><[^<>]*>)|(?P<number>-?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|inf|nan)(?![\w.:/-]))'
-    r"|(?P<word>[A-Za-z_0-9][\w.:/-]*)|(?P<mark>[%=(){}\[\],:@+*]))"
-)
-_LAYOUT = re.compile(r"\s*(?P<base>plain|c\d+)(?:\+(?P<halo>\d+:\d+(?:,\d+:\d+)*))?")
 
-
-class _Parser:
-    """A cursor over one line."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
-
-    def _match(self) -> re.Match[str]:
-        found = _TOKEN.match(self.text, self.at)
-        if found is None:
-            raise ModelError(f"unexpected {self.text[self.at : self.at + 20]!r}")
-        return found
-
-    def peek(self) -> str:
-        if not self.text[self.at :].strip():
-            return ""
-        return self._match().group().strip()
-
-    def take(self) -> str:
-        found = self._match()
-        self.at = found.end()
-        return found.group().strip()
-
-    def expect(self, token: str) -> None:
-        taken = self.take() if self.peek() else "the end of the line"
-        if taken != token:
-            raise ModelError(f"expected {token!r}, got {taken!r}")
-
-    def accept(self, token: str) -> bool:
-        if self.peek() == token:
-            self.take()
-            return True
-        return False
-
-    def end(self) -> None:
-        if self.peek():
-            raise ModelError(f"unexpected {self.text[self.at :].strip()[:40]!r} at the end")
-
-    def name(self) -> str:
-        token = self.take()
-        if token.startswith('"'):
-            text: str = json.loads(token)
-            return text
-        if not _PLAIN_NAME.fullmatch(token):
-            raise ModelError(f"expected a name, got {token!r}")
-        return token
-
-    def string(self) -> str:
-        text = json.loads(self.take())
-        if not isinstance(text, str):
-            raise ModelError(f"expected a string, got {text!r}")
-        return text
-
-    def value_name(self) -> str:
-        self.expect("%")
-        return self.name()
-
-    def items(self, close: str, item: Callable[[], Any]) -> list[Any]:
-        found = []
-        while not self.accept(close):
-            found.append(item())
-            if not self.accept(","):
-                self.expect(close)
-                break
-        return found
-
-    def type(self) -> TensorType:
-        kind = dtype(self.take())
-        self.expect("[")
-        close = self._closing_bracket()
-        inside = self.text[self.at : close].strip()
-        self.at = close + 1
-        return TensorType(kind, tuple(parse_dim(part) for part in _split(inside)) if inside else ())
-
-    def _closing_bracket(self) -> int:
-        close = self.text.find("]", self.at)
-        if close < 0:
-            raise ModelError("a type lacks its ]")
-        return close
-
-    def layout(self) -> Layout:
-        found = _LAYOUT.match(self.text, self.at)
-        if found is None:
-            raise ModelError(f"expected a layout, got {self.text[self.at : self.at + 20]!r}")
-        self.at = found.end()
-        pairs = (pair.split(":") for pair in (found["halo"] or "").split(",") if pair)
-        halo = tuple((int(before), int(after)) for before, after in pairs)
-        return Layout(0 if found["base"] == "plain" else int(found["base"][1:]), halo)
-
-    def literal(self) -> Any:
-        token = self.take()
-        if token == "(":
-            return tuple(self.items(")", self.literal))
-        if token == "[":
-            return self.items("]", self.literal)
-        if token.startswith('"'):
-            return json.loads(token)
-        if token.startswith("<"):
-            return parse_dim(token[1:-1])
-        if token in ("true", "false"):
-            return token == "true"
-        if token in _DTYPES:
-            return _DTYPES[token]
-        if re.fullmatch(r"-?\d+", token):
-            return int(token)
-        return float(token)
-
-
-def _split(text: str) -> list[str]:
-    """At commas outside of parentheses."""
-    parts, depth, start = [], 0, 0
-    for i, char in enumerate(text):
-        depth += (char == "(") - (char == ")")
-        if char == "," and depth == 0:
-            parts.append(text[start:i])
-            start = i + 1
-    return [*parts, text[start:]]
-
-
-def _statement(graph: Graph, parser: _Parser, data: Mapping[str, Array]) -> None:
-    word = parser.peek()
+def _statement(graph: Graph, cursor: Cursor, data: Mapping[str, Array]) -> None:
+    word = cursor.peek()
     if word == "%":
-        _parse_node(graph, parser)
+        _parse_node(graph, cursor)
         return
-    parser.take()
+    cursor.take()
     if word in ("metadata", "eliminated"):
         target = graph.metadata if word == "metadata" else graph.eliminated
-        key = parser.string()
-        target[key] = parser.string()
+        key = cursor.string()
+        _once(key in target, f"{word} {key!r}")
+        target[key] = cursor.string()
     elif word == "output":
-        graph.output_names.append(parser.name())
-        parser.expect("=")
-        graph.outputs.append(_use(graph, parser))
+        name = cursor.name()
+        _once(name in graph.output_names, f"the output {name!r}")
+        cursor.expect("=")
+        graph.outputs.append(_use(graph, cursor))
+        graph.output_names.append(name)
     elif word == "update":
-        state = _use(graph, parser)
-        parser.expect("=")
-        graph.updates[state] = _use(graph, parser)
+        state = _use(graph, cursor)
+        _once(state in graph.updates, f"the update of {state.name!r}")
+        cursor.expect("=")
+        graph.updates[state] = _use(graph, cursor)
     elif word in _LEAVES:
-        name = parser.value_name()
-        parser.expect(":")
-        type = parser.type()
-        graph.add_value(name, type, _LEAVES[word], None if word == "input" else _parse_data(name, type, parser, data))
+        name = cursor.value_name()
+        cursor.expect(":")
+        type = cursor.type()
+        graph.add_value(name, type, _LEAVES[word], None if word == "input" else _parse_data(name, type, cursor, data))
     else:
         raise ModelError(f"unknown statement {word!r}", hint="see the grammar in graphc.ir.text")
 
 
-def _use(graph: Graph, parser: _Parser) -> Value:
-    name = parser.value_name()
+def _once(twice: bool, what: str) -> None:
+    if twice:
+        raise ModelError(f"{what} is given twice")
+
+
+def _use(graph: Graph, cursor: Cursor) -> Value:
+    name = cursor.value_name()
     if name not in graph.values:
         raise ModelError(f"the value {name!r} is used before it is defined")
     return graph.values[name]
 
 
-def _parse_data(name: str, type: TensorType, parser: _Parser, data: Mapping[str, Array]) -> Array:
-    parser.expect("=")
+def _parse_data(name: str, type: TensorType, cursor: Cursor, data: Mapping[str, Array]) -> Array:
+    cursor.expect("=")
     shape = type.static_shape
-    if not parser.accept("@"):
-        return np.array(parser.literal(), dtype=type.dtype.numpy).reshape(shape)
-    wanted = parser.take()
+    if not cursor.accept("@"):
+        return np.array(_typed(cursor.literal(), type.dtype), dtype=type.dtype.numpy).reshape(shape)
+    wanted = cursor.take()
     if name not in data:
         raise ModelError(f"the data of {name!r} is not given", hint="pass it as data[name]")
     array = np.asarray(data[name])
@@ -337,65 +238,95 @@ def _parse_data(name: str, type: TensorType, parser: _Parser, data: Mapping[str,
     return array
 
 
-def _parse_node(graph: Graph, parser: _Parser) -> None:
-    names = [parser.value_name()]
-    while parser.accept(","):
-        names.append(parser.value_name())
-    parser.expect("=")
-    kind = op_class(parser.take())
-    parser.expect("(")
-    inputs = parser.items(")", lambda: _use(graph, parser))
-    attributes = dict(parser.items("}", lambda: _attribute(parser))) if parser.accept("{") else {}
-    parser.expect(":")
-    types = [parser.type()]
-    while parser.accept(","):
-        types.append(parser.type())
-    if len(types) != len(names):
-        raise ModelError(f"{len(names)} values, but {len(types)} types")
-    node = Node(names[0], kind.build(attributes), inputs, UNKNOWN, ())
+def _typed(literal: Any, dtype: DType) -> Any:
+    """Nested lists of numbers of one kind, as they are."""
+    if isinstance(literal, list):
+        return [_typed(item, dtype) for item in literal]
+    if type(literal) is not {"b": bool, "f": float}.get(dtype.kind, int):
+        raise ModelError(f"{_literal(literal)} is no number of {dtype}")
+    return literal
+
+
+def _parse_node(graph: Graph, cursor: Cursor) -> None:
+    names = cursor.list_of(cursor.value_name)
+    cursor.expect("=")
+    kind = op_class(cursor.take())
+    cursor.expect("(")
+    inputs = cursor.items(")", lambda: _use(graph, cursor))
+    attributes = _attributes(kind, cursor) if cursor.accept("{") else {}
+    cursor.expect(":")
+    types = tuple(cursor.list_of(cursor.type))
+    op = kind.build(attributes)
+    inferred = op.output_types(*(value.type for value in inputs))
+    if len(names) != len(types) or types != inferred:
+        raise ModelError(f"{op.name} gives {', '.join(map(str, inferred))}, not {', '.join(map(str, types))} for {len(names)} values")
+    node = Node(names[0], op, inputs, UNKNOWN, ())
     for name, type in zip(names, types, strict=True):
         value = graph.add_value(name, type, Kind.RESULT)
         value.producer = node
         node.outputs.append(value)
-    while parser.peek():
-        _note(node, parser)
+    while cursor.more():
+        _note(node, cursor)
     graph.nodes.append(node)
 
 
-def _attribute(parser: _Parser) -> tuple[str, Any]:
-    key = parser.take()
-    parser.expect("=")
-    return key, parser.literal()
+def _attributes(kind: type[Op], cursor: Cursor) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    types = _field_types(kind.name)
 
+    def attribute() -> None:
+        key = cursor.take()
+        if key not in types:
+            raise ModelError(f"{kind.name} has no attribute {key!r}", hint=f"it has {', '.join(types) or 'none'}")
+        _once(key in found, f"the attribute {key!r}")
+        cursor.expect("=")
+        value = cursor.literal()
+        if not _fits(value, types[key]):
+            raise ModelError(f"the attribute {key} of {kind.name} cannot be {_literal(value)}")
+        found[key] = value
 
-def _note(node: Node, parser: _Parser) -> None:
-    word = parser.take()
-    if word == "node":
-        node.name = parser.name()
-    elif word == "kernel":
-        node.kernel = int(parser.take())
-    elif word == "layout":
-        for i, value in enumerate(node.outputs):
-            if i:
-                parser.expect(",")
-            value.layout = parser.layout()
-    elif word == "from":
-        node.origins = tuple(_strings(parser))
-    elif word == "at":
-        file = parser.string()
-        parser.expect(",")
-        line = int(parser.take())
-        parser.expect(",")
-        name, op = _strings(parser)
-        node.source = Source(file, line, name, op)
-    else:
-        raise ModelError(f"unknown note {word!r}", hint="node, kernel, layout, from or at")
-
-
-def _strings(parser: _Parser) -> Sequence[str]:
-    found = [parser.string()]
-    while parser.accept(","):
-        found.append(parser.string())
+    cursor.items("}", attribute)
     return found
 
 
+@cache
+def _field_types(name: str) -> dict[str, Any]:
+    """Attribute -> declared type, of an op."""
+    kind = op_class(name)
+    hints = typing.get_type_hints(kind, localns={"Dim": Dim})
+    return {f.name: hints[f.name] for f in fields(kind)}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a literal is of an attribute's declared type; an int may stand for a float."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Union:
+        return any(_fits(value, choice) for choice in arguments)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
+    if origin is not None:
+        raise TypeError(f"attributes of type {hint} have no text form")
+    return type(value) is hint or (hint is float and type(value) is int)
+
+
+def _note(node: Node, cursor: Cursor) -> None:
+    word = cursor.take()
+    if word == "node":
+        node.name = cursor.name()
+    elif word == "kernel":
+        node.kernel = cursor.integer()
+    elif word == "layout":
+        layouts = cursor.list_of(cursor.layout)
+        for value, layout in zip(node.outputs, layouts, strict=True):
+            value.layout = layout
+    elif word == "from":
+        node.origins = tuple(cursor.list_of(cursor.string))
+    elif word == "at":
+        file = cursor.string()
+        cursor.expect(",")
+        line = cursor.integer()
+        cursor.expect(",")
+        name, op = cursor.list_of(cursor.string)
+        node.source = Source(file, line, name, op)
+    else:
+        raise ModelError(f"unknown note {word!r}", hint="node, kernel, layout, from or at")

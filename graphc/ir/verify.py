@@ -1,29 +1,92 @@
-"""verify: the invariants of a graph (see `graphc.ir.graph`), each checked plainly. Run after every pass when GRAPHC_VERIFY=1."""
+"""verify: the invariants of a graph (see `graphc.ir.graph`), each checked plainly. Run after every pass when GRAPHC_VERIFY=1.
+
+Beyond those: leaves lie plain; output names are distinct; the nodes of a kernel store one value, which another kernel or the caller
+reads; an update has the type of its state.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+
 from graphc.errors import GraphcError, VerifyError
 from graphc.ir.graph import Graph, Kind, Node, Value
+from graphc.types.layout import PLAIN
 
 
 def verify(graph: Graph) -> None:
     """Raises VerifyError naming the first node or value at which an invariant does not hold."""
+    present = set(graph.nodes)
     defined: set[Value] = set()
     for name, value in graph.values.items():
-        _check(value.name == name, value.name, f"is stored under the name {name!r}")
+        _check_value(value, name, present)
         if value.producer is None:
             _check_leaf(graph, value)
             defined.add(value)
-    names: set[int] = set()
+    _check_inputs(graph)
+    _check(len(present) == len(graph.nodes), _repeated(graph), "occurs twice")
     for node in graph.nodes:
-        _check(id(node) not in names, node.where, "occurs twice")
-        names.add(id(node))
         _check_node(graph, node, defined)
         defined.update(node.outputs)
-    present = set(graph.nodes)
-    for value in graph.values.values():
-        _check(value.users.keys() <= present, value.name, "is used by a node outside the graph")
-    _check(len(graph.outputs) == len(graph.output_names), graph.name, "has outputs without names")
+    _check_roots(graph, defined)
+    _check_kernels(graph)
+
+
+def accounted(graph: Graph) -> set[str]:
+    """The original nodes that some node stands for, or that a pass removed with a reason: a pass may only add to these."""
+    return {*graph.origins(), *graph.eliminated}
+
+
+def _check_value(value: Value, name: str, present: set[Node]) -> None:
+    _check(value.name == name, value.name, f"is stored under the name {name!r}")
+    _check(value.producer is None or value.producer in present, value.name, "is computed by a node outside the graph")
+    _check(value.producer is None or value in value.producer.outputs, value.name, "is not among the outputs of its producer")
+    _check(value.users.keys() <= present, value.name, "is used by a node outside the graph")
+    for user, count in value.users.items():
+        _check(user.inputs.count(value) == count, value.name, f"has {count} uses by {user.where} on record, not {user.inputs.count(value)}")
+    _check(all(not isinstance(dim, int) or dim >= 0 for dim in value.type.shape), value.name, f"has a negative size: {value.type}")
+
+
+def _check_leaf(graph: Graph, value: Value) -> None:
+    _check(value.kind is not Kind.RESULT, value.name, "has no producer")
+    _check((value in graph.inputs) == (value.kind is Kind.INPUT), value.name, "is an input, or not, but not listed so")
+    _check(value.layout == PLAIN, value.name, f"is a leaf and has the layout {value.layout}")
+    if value.kind is Kind.INPUT:
+        return
+    data = value.data
+    _check(data is not None, value.name, "has no data")
+    assert data is not None
+    fits = tuple(data.shape) == value.type.shape and data.dtype == value.type.dtype.numpy
+    _check(fits, value.name, f"holds other data than {value.type}: {data.dtype}{list(data.shape)}")
+
+
+def _check_inputs(graph: Graph) -> None:
+    _check(len(set(graph.inputs)) == len(graph.inputs), graph.name, "has an input twice")
+    for value in graph.inputs:
+        _check(graph.values.get(value.name) is value, value.name, "is an input that the graph does not know")
+
+
+def _repeated(graph: Graph) -> str:
+    return next((node.where for node, times in Counter(graph.nodes).items() if times > 1), graph.name)
+
+
+def _check_node(graph: Graph, node: Node, defined: set[Value]) -> None:
+    for value in node.inputs:
+        _check(value in defined, node.where, f"uses {value.name!r} before it is computed")
+        _check(node in value.users, node.where, f"is not among the users of {value.name!r}")
+    for value in node.outputs:
+        _check(value.producer is node, node.where, f"is not the producer of its output {value.name!r}")
+        _check(value.kind is Kind.RESULT, node.where, f"computes {value.name!r}, a leaf")
+        _check(graph.values.get(value.name) is value, node.where, f"has an output {value.name!r} that the graph does not know")
+    try:
+        types = node.op.output_types(*(value.type for value in node.inputs))
+    except GraphcError as error:
+        raise VerifyError(f"has inputs that its op refuses: {error}", where=node.where) from error
+    _check(types == tuple(value.type for value in node.outputs), node.where, f"infers {types}, has {[v.type for v in node.outputs]}")
+
+
+def _check_roots(graph: Graph, defined: set[Value]) -> None:
+    _check(len(graph.outputs) == len(graph.output_names), graph.name, "has outputs without names, or names without outputs")
+    _check(len(set(graph.output_names)) == len(graph.output_names), graph.name, f"has an output name twice: {graph.output_names}")
     for value in graph.roots:
         _check(value in defined, value.name, "is an output that nothing computes")
     for state, update in graph.updates.items():
@@ -31,28 +94,17 @@ def verify(graph: Graph) -> None:
         _check(state.type == update.type, state.name, f"of type {state.type} is updated with {update.type}")
 
 
-def _check_leaf(graph: Graph, value: Value) -> None:
-    _check(value.kind is not Kind.RESULT, value.name, "has no producer")
-    _check((value in graph.inputs) == (value.kind is Kind.INPUT), value.name, "is an input, or not, but not listed so")
-    if value.kind is not Kind.INPUT:
-        data = value.data
-        _check(data is not None, value.name, "has no data")
-        assert data is not None
-        _check(tuple(data.shape) == value.type.shape and data.dtype == value.type.dtype.numpy, value.name, f"holds other data than {value.type}")
-
-
-def _check_node(graph: Graph, node: Node, defined: set[Value]) -> None:
-    for value in node.inputs:
-        _check(value in defined, node.where, f"uses {value.name!r} before it is computed")
-        _check(value.users.get(node) == node.inputs.count(value), node.where, f"is not among the users of {value.name!r}")
-    for value in node.outputs:
-        _check(value.producer is node, node.where, f"is not the producer of its output {value.name!r}")
-        _check(graph.values.get(value.name) is value, node.where, f"has an output {value.name!r} that the graph does not know")
-    try:
-        types = node.op.output_types(*(value.type for value in node.inputs))
-    except GraphcError as error:
-        raise VerifyError(f"has inputs that its op refuses: {error}", where=node.where) from error
-    _check(types == tuple(value.type for value in node.outputs), node.where, f"infers {types}, has {[v.type for v in node.outputs]}")
+def _check_kernels(graph: Graph) -> None:
+    groups: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        if node.kernel is not None:
+            groups.setdefault(node.kernel, []).append(node)
+    roots = set(graph.roots)
+    for number, nodes in groups.items():
+        inside = set(nodes)
+        stored = [value for node in nodes for value in node.outputs if value in roots or not value.users.keys() <= inside]
+        names = ", ".join(repr(value.name) for value in stored) or "nothing"
+        _check(len(stored) == 1, nodes[-1].where, f"is in kernel {number}, which stores {names}; a kernel stores one value")
 
 
 def _check(holds: bool, where: str, what: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Array, Graph
 from graphc.ir.patch import Patch
 from graphc.knobs import knob
 from graphc.passes.base import Context
 from graphc.types.shape import is_static
 
-LIMIT = knob("GRAPHC_FOLD_LIMIT", int, 64 << 20, "constant folding makes no constant larger than this many bytes, unless its inputs are as large")
+LIMIT = knob("GRAPHC_FOLD_LIMIT", int, 64 << 20, "largest constant in bytes that folding makes, unless its inputs are as large")
 
 
 def run(graph: Graph, context: Context) -> int:
@@ -19,6 +19,7 @@ def run(graph: Graph, context: Context) -> int:
     for node in list(graph.nodes):
         if not all(is_static(value.type.shape) for value in node.outputs):
             continue
+        results: tuple[Array, ...]
         if node.op.name == "shape" and is_static(node.inputs[0].type.shape):
             results = (np.asarray(node.inputs[0].type.static_shape, np.int64),)
         elif all(value.is_constant for value in node.inputs):

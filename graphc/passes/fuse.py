@@ -20,9 +20,8 @@ from graphc.passes.base import Context
 
 INLINE = frozenset({"map", "copy"})
 MAX_NODES = knob("GRAPHC_FUSE_NODES", int, 32, "largest number of nodes in one kernel")
-CHEAP = frozenset(
-    {"add", "sub", "mul", "neg", "abs", "max", "min", "select", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "cast", "const", "arg"}
-)
+_SIMPLE = ("add", "sub", "mul", "neg", "abs", "max", "min", "select", "and", "or", "not", "cast", "const", "arg")
+CHEAP = frozenset((*_SIMPLE, "eq", "ne", "lt", "le", "gt", "ge"))
 EPILOGUE_NODES = 64  # primitives that are worth repeating for each register of a tile; more run as loops of their own
 
 
@@ -69,9 +68,8 @@ def _only_user(graph: Graph, value: Value) -> Node | None:
 
 
 def _joins_epilogue(user: Node, value: Value, groups: _Groups) -> bool:
-    return (
-        user.op.elementwise and len(user.outputs) == 1 and user.output.type.shape == value.type.shape and user.kernel is None and not groups.anchored(user)
-    )
+    same_shape = len(user.outputs) == 1 and user.output.type.shape == value.type.shape
+    return user.op.elementwise and same_shape and user.kernel is None and not groups.anchored(user)
 
 
 def _inlines(node: Node, user: Node, groups: _Groups) -> bool:

@@ -58,10 +58,10 @@ def _copy_edges(patch: Patch, target: Target) -> None:
     seen: set[Value] = set()
     outputs = []
     for value in patch.graph.outputs:
-        node = value.producer
-        plain = node is not None and value not in seen and not any(anchor_family(member) == "conv" for member in groups[node])
+        maker = value.producer
+        plain = maker is not None and value not in seen and not any(anchor_family(member) == "conv" for member in groups[maker])
         seen.add(value)
-        outputs.append(value if plain else _copy(patch, value, node, "unpack"))
+        outputs.append(value if plain else _copy(patch, value, maker, "unpack"))
     patch.graph.outputs = outputs
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.errors import GraphcError, UnsupportedError, VerifyError
 from graphc.ir.graph import Graph
-from graphc.ir.verify import verify
+from graphc.ir.verify import accounted, verify
 from graphc.knobs import knob
 from graphc.passes import canonicalize, cse, dce, decompose, fold_affine, fold_constants, fuse, layout, widen_half
 from graphc.passes.base import Context, Pass
@@ -37,10 +37,12 @@ def run_passes(graph: Graph, passes: Sequence[Pass], context: Context, observe: 
     """Run passes in place; an error names the pass and those before it."""
     done: list[str] = []
     for step in passes:
+        before = accounted(graph) if VERIFY.get() else set()
         try:
             count = step.run(graph, context)
             if VERIFY.get():
                 verify(graph)
+                _check_origins(graph, before)
         except GraphcError as error:
             if isinstance(error, VerifyError):
                 error.where = f"after pass {step.name}: {error.where}"
@@ -52,6 +54,12 @@ def run_passes(graph: Graph, passes: Sequence[Pass], context: Context, observe: 
         if observe:
             observe(step, graph, count)
     return graph
+
+
+def _check_origins(graph: Graph, before: set[str]) -> None:
+    lost = before - accounted(graph)
+    if lost:
+        raise VerifyError(f"the original nodes {', '.join(sorted(map(repr, lost)))} are lost", where=graph.name)
 
 
 def until(name: str) -> tuple[Pass, ...]:

@@ -96,7 +96,8 @@ def _nests(
 
 
 def _nest(
-    axes: tuple[Expr, ...], logical: tuple[Expr, ...], out: Operand, slot: int, place: Callable[..., tuple[Expr, ...]], value: Callable[..., Expr]
+    axes: tuple[Expr, ...], logical: tuple[Expr, ...], out: Operand, slot: int,
+    place: Callable[..., tuple[Expr, ...]], value: Callable[..., Expr],
 ) -> Nest:  # fmt: skip
     return Nest(axes, (StoreAt(slot, simplify(out.offset(tuple(place(*logical)))), value(*logical)),))
 

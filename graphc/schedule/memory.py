@@ -143,7 +143,8 @@ def assign(lifetimes: Mapping[Value, Lifetime]) -> tuple[dict[Value, int], int]:
     for value, life in sorted(lifetimes.items(), key=lambda item: (-item[1].nbytes, item[1].first)):
         size = -(-(life.nbytes + SLACK) // ALIGN) * ALIGN
         start = 0
-        for low, high, other in sorted((p for p in placed if p[2].first <= life.last and life.first <= p[2].last), key=lambda p: p[0]):
+        alive = ((low, high) for low, high, other in placed if other.first <= life.last and life.first <= other.last)
+        for low, high in sorted(alive):
             if low - start >= size:
                 break
             start = max(start, high)

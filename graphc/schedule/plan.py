@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from graphc.errors import ResourceError
 from graphc.ir.graph import Array, Graph, Kind, Value
 from graphc.ir.op import Cost
-from graphc.kernel.spec import KernelSpec, Operand
+from graphc.kernel.spec import KernelSpec
 from graphc.knobs import knob
 from graphc.ops.movement import Concat
 from graphc.schedule.lower import Lowered, halo_spec, lower
@@ -72,7 +72,8 @@ class Plan:
         return sum(step.cost.flops for step in self.steps)
 
     def __str__(self) -> str:
-        lines = [f"plan {self.name} for {self.target.name}: {len(self.steps)} steps, {len(self.kernels)} kernels, arena {self.arena_bytes} bytes"]
+        size = f"{len(self.steps)} steps, {len(self.kernels)} kernels, arena {self.arena_bytes} bytes"
+        lines = [f"plan {self.name} for {self.target.name}: {size}"]
         for number, step in enumerate(self.steps):
             spec = self.kernels[step.kernel]
             args = ", ".join(str(ref) for ref in step.args)
@@ -155,8 +156,9 @@ class _Planner:
             if root not in outputs and root not in inputs
         }
         offsets, size = assign(lifetimes)
-        if size > MAX_ARENA.get():
-            raise ResourceError(f"the arena would need {size} bytes, the limit is {MAX_ARENA.get()}", hint="a smaller batch, or GRAPHC_MAX_BYTES")
+        limit = MAX_ARENA.get()
+        if size > limit:
+            raise ResourceError(f"the arena would need {size} bytes, the limit is {limit}", hint="a smaller batch, or GRAPHC_MAX_BYTES")
         self.plan.arena_bytes = size
         for spec, arguments, kernel, overlaps in self._pending:
             refs = []

@@ -177,7 +177,7 @@ def parse_dim(text: str) -> DimLike:
 
 
 _DIM_TOKEN = re.compile(r"//|[A-Za-z_]\w*|[0-9]+|[-+*%()]")
-_DIM_MARKS = frozenset("+ * % ) //".split())
+_DIM_MARKS = frozenset(("+", "*", "%", ")", "//"))
 
 
 def _parse_sum(tokens: list[str]) -> DimLike:
