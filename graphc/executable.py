@@ -98,18 +98,7 @@ class Executable:
     def ledger(self) -> list[LedgerEntry]:
         """One entry for each node of the model, in the order of execution, then what was removed."""
         last = self._last()
-        entries: dict[str, LedgerEntry] = {}
-        for step in last.plan.steps:
-            family = last.plan.kernels[step.kernel].family
-            how = "kernel" if len(step.nodes) == 1 else f"fused: {' + '.join(step.nodes)}"
-            for origin in step.origins:
-                entries.setdefault(origin, LedgerEntry(origin, step.label, family, how))
-        for node in last.graph.nodes:
-            for origin in node.origins:
-                entries.setdefault(origin, LedgerEntry(origin, "", "alias", "shares memory, no kernel"))
-        for origin, reason in last.graph.eliminated.items():
-            entries.setdefault(origin, LedgerEntry(origin, "", "removed", f"by {reason}"))
-        return list(entries.values())
+        return ledger_of(last.graph, last.plan)
 
     def profile(self, *args: Any, runs: int = 10, **named: Any) -> list[StepTime]:
         """Seconds of each step, best of `runs`, on the given inputs."""
@@ -144,6 +133,21 @@ class Executable:
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name}: {type}" for name, type in self.outputs.items())
         return f"<graphc.Executable {self._graph.name!r}: ({self._signature()}) -> ({outputs})>"
+
+
+def ledger_of(graph: Graph, plan: Plan) -> list[LedgerEntry]:
+    """One entry for each node of the user's model: of the machine form and its plan."""
+    entries: dict[str, LedgerEntry] = {}
+    for step in plan.steps:
+        how = "kernel" if len(step.nodes) == 1 else f"fused: {' + '.join(step.nodes)}"
+        for origin in step.origins:
+            entries.setdefault(origin, LedgerEntry(origin, step.label, plan.kernels[step.kernel].family, how))
+    for node in graph.nodes:
+        for origin in node.origins:
+            entries.setdefault(origin, LedgerEntry(origin, "", "alias", "shares memory, no kernel"))
+    for origin, reason in graph.eliminated.items():
+        entries.setdefault(origin, LedgerEntry(origin, "", "removed", f"by {reason}"))
+    return list(entries.values())
 
 
 def _array(name: str, type: TensorType, given: Any, sizes: dict[str, int]) -> Array:

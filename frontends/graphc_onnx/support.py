@@ -13,7 +13,7 @@ from graphc_onnx.read import is_standard, opsets, subgraphs
 from graphc_onnx.registry import find
 
 # The nearest way round an operator that is not supported.
-_WORKAROUNDS = {
+WORKAROUNDS = {
     "NonZero": "replace the mask by Where, or cut the model before it",
     "NonMaxSuppression": "cut the model before it and run it on the host",
     "Loop": "export with a fixed number of steps, so that it is unrolled",
@@ -33,7 +33,7 @@ def check_supported(model: onnx.ModelProto, versions: Mapping[str, int]) -> None
     if not missing:
         return
     text = ", ".join(f"{name} ({count})" for name, count in sorted(missing.items(), key=lambda item: (-item[1], item[0])))
-    hints = [f"{name}: {_WORKAROUNDS[name]}" for name in missing if name in _WORKAROUNDS]
+    hints = [f"{name}: {WORKAROUNDS[name]}" for name in missing if name in WORKAROUNDS]
     raise UnsupportedError(
         f"{sum(missing.values())} nodes use operators that are not supported: {text}",
         hint="; ".join(hints) or "cut the model around them, or rewrite them with the operators that `graphc ops` lists",

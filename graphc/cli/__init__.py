@@ -1,0 +1,10 @@
+"""The command line. `main` is the entry point `graphc`; every command has a file of its own, loaded when it is used."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command that sys.argv names and exit: 0, 1 (a check failed) or 2 (bad input)."""
+    from graphc.cli.app import cli
+
+    cli(prog_name="graphc")

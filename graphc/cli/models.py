@@ -1,0 +1,76 @@
+"""MODEL arguments: an ONNX file, or a model in a Python file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphc.cli import show
+from graphc.errors import DynamicShapeError, InputError
+
+if TYPE_CHECKING:
+    from graphc.ir.graph import Array, Graph
+
+_SCRIPT = re.compile(r"(?P<path>.*\.py)(?::(?P<name>\w+))?")
+
+
+def is_script(model: str) -> bool:
+    return _SCRIPT.fullmatch(model) is not None
+
+
+def load(model: str, dims: Mapping[str, int] | None = None, values: Mapping[str, Array] | None = None) -> Graph:
+    """The graph of a MODEL argument with `dims` fixed.
+
+    `values`: arrays for inputs; an ONNX model whose shapes depend on the data of some of them gets these as constants. Raises
+    GraphcError for anything that cannot be loaded.
+    """
+    from graphc.inspect.sizes import check_names
+
+    if not is_script(model):
+        return _load_onnx(model, dict(dims or {}), dict(values or {}))
+    graph = _load_script(model)
+    check_names(graph, dims or {})
+    return graph.bind(dims or {})
+
+
+def _load_onnx(model: str, dims: dict[str, int], values: dict[str, Array]) -> Graph:
+    from graphc_onnx import load_onnx
+
+    try:
+        return load_onnx(Path(model), dims=dims)
+    except DynamicShapeError as error:
+        fixed = {name: values[name] for name in error.inputs if name in values}
+        if not fixed or len(fixed) < len(error.inputs):
+            raise
+        return load_onnx(Path(model), dims=dims, values=fixed)
+
+
+def _load_script(model: str) -> Graph:
+    from graphc.driver import as_graph
+    from graphc_dsl import load_script
+
+    found = _SCRIPT.fullmatch(model)
+    assert found is not None
+    made: Any = load_script(found["path"], found["name"])
+    return as_graph(made)
+
+
+def static(graph: Graph) -> Graph:
+    """The graph with every symbolic dim that is left fixed to 1; says so."""
+    from graphc.inspect.sizes import assume_one
+
+    sizes = assume_one(graph)
+    if not sizes:
+        return graph
+    show.note(f"{', '.join(f'{name}={size}' for name, size in sizes.items())}; --dims sets other sizes")
+    return graph.bind(sizes)
+
+
+def require_file(model: str) -> None:
+    """An InputError where the MODEL argument names no file."""
+    found = _SCRIPT.fullmatch(model)
+    path = Path(found["path"] if found else model)
+    if not path.is_file():
+        raise InputError("there is no such file", where=str(path), hint="check the path")

@@ -1,0 +1,165 @@
+"""graphc run: run a model on pictures or arrays and show what it says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphc.cli import options, show, values
+from graphc.cli.pictures import Options
+from graphc.errors import InputError
+
+if TYPE_CHECKING:
+    from graphc.cli.feeds import Run
+    from graphc.cli.pictures import Preprocessing
+    from graphc.executable import Executable
+    from graphc.ir.graph import Array, Graph
+
+
+@click.command(name="run", short_help="Run a model on pictures or arrays.")
+@options.model_argument
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@options.input_option
+@click.option("--labels", type=click.Path(path_type=Path), help="File with one class name a line.")
+@click.option("--top", type=click.IntRange(1), help="Classes to show for each sample [default: 5 for one sample, else 1].")
+@click.option("--resize", type=values.PIXELS, help="Resize pictures: to WxH, or the shorter side to N.")
+@click.option("--crop", type=values.PIXELS, help="Crop the middle of pictures to N or WxH.")
+@click.option("--scale", type=values.SCALE, help="Factor for pixels 0..255 [default: 1/255; 1 for integer inputs].")
+@click.option("--range", "pixel_range", type=values.RANGE, help="In place of --scale: where pixels 0 and 255 go, e.g. 0..255, -1..1.")
+@click.option("--mean", type=values.NUMBERS, help="Subtracted after scaling: one number, or one per channel.")
+@click.option("--std", type=values.NUMBERS, help="Divided by after that.")
+@click.option("--bgr/--rgb", default=None, help="Order of the colours [default: RGB].")
+@click.option("--gray", is_flag=True, default=None, help="One channel, where the model leaves that open.")
+@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Order of the input's axes, where it is not clear.")
+@click.option("--no-metadata", is_flag=True, help="Ignore preprocessing and labels that the model carries.")
+@click.option("--batch", type=click.IntRange(1), help="Most pictures in one call, where the batch size is symbolic [default: all].")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the outputs to this .npz file (.npy: the only one).")
+@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Run so many times and show best and median time.")
+@options.dims_option
+@options.threads_option
+@options.target_option
+@options.accuracy_option
+@options.json_option
+def command(model: str, files: tuple[str, ...], named: tuple[tuple[str, str], ...], **given: Any) -> None:
+    """Run MODEL on FILEs: pictures (PNG, JPEG, ...), .npy arrays, .npz archives with inputs by name.
+
+    Pictures are fitted to the model's input by default: scaled so that they just cover it, cropped to the middle, pixels divided by 255.
+    Models may carry other defaults in their metadata. Several pictures make one batch where the batch size is symbolic, else several
+    runs. The value of a pixel is (pixel * scale - mean) / std.
+
+    Outputs of several runs are written to --output joined along the first axis.
+
+    \b
+    Examples:
+      graphc run examples/digits/lenet5.onnx examples/digits/*.png --labels examples/digits/labels.txt
+      graphc run squeezenet.onnx cat.jpg --bgr --scale 1 --mean 103.94,116.78,123.68 --labels imagenet.txt
+      graphc run speech.onnx --input audio=audio.npy --input state=state.npy --output out.npz
+    """
+    from graphc.cli import report
+
+    _check_output(given["output"])
+    dims = dict(given["dims"])
+    graph, calls, preprocessing = _prepare(model, files, named, dims, given)
+    labels = _labels(graph, given)
+    executable, compile_time = _compile(graph, calls, given)
+    results, times = _run(executable, calls, given["repeat"])
+    if given["output"] is not None:
+        report.save(given["output"], results)
+    times = {"compile": compile_time, **times}
+    made = report.Report(graph, calls, results, preprocessing, labels, given["top"], times, explicit_labels=given["labels"] is not None)
+    report.show_json(made) if given["as_json"] else report.show_text(made)
+    if given["output"] is not None and not given["as_json"]:
+        show.line(f"wrote {given['output']}")
+
+
+def _check_output(path: Path | None) -> None:
+    if path is not None and path.suffix not in (".npz", ".npy"):
+        raise InputError(f"--output {path}: not a name for arrays", hint="a name that ends in .npz, or .npy for one output")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InputError(f"--output {path}: there is no folder {path.absolute().parent}", hint="make the folder first")
+
+
+def _prepare(
+    model: str, files: Sequence[str], named: Sequence[tuple[str, str]], dims: dict[str, int], given: dict[str, Any]
+) -> tuple[Graph, list[Run], dict[str, Preprocessing]]:  # fmt: skip
+    """The graph, the calls to make, and how pictures were prepared for which input."""
+    from graphc.cli import feeds, models, pictures
+
+    by_name = feeds.named_files(named)
+    archives, others = feeds.split(files)
+    given_arrays = feeds.arrays_by_name(archives, by_name)
+    graph = models.load(model, dims, given_arrays)
+    types = {value.name: value.type for value in graph.inputs}
+    fixed = {name: array for name, array in given_arrays.items() if name in types or not _became_constant(graph, name)}
+    metadata = {} if given["no_metadata"] else graph.metadata
+    settled: dict[str, Preprocessing] = {}
+
+    def picture(name: str, path: Path) -> Array:
+        if name not in settled:
+            settled[name] = pictures.settle(name, types[name], _options(given), metadata)
+        return settled[name].load(path)
+
+    for name, path in by_name.items():
+        if feeds.is_picture(path):
+            if name not in types:
+                raise InputError(f"the model has no input {name!r}", hint=f"its inputs: {', '.join(types)}")
+            fixed[name] = picture(name, path)
+    return graph, feeds.runs(types, fixed, others, picture, given["batch"]), settled
+
+
+def _became_constant(graph: Graph, name: str) -> bool:
+    value = graph.values.get(name)
+    return value is not None and value.is_constant
+
+
+def _options(given: dict[str, Any]) -> Options:
+    if given["scale"] is not None and given["pixel_range"] is not None:
+        raise InputError("--scale and --range exclude each other", hint="one of them")
+    scale, offset = given["scale"], None
+    if scale is not None:
+        offset = 0.0
+    if given["pixel_range"] is not None:
+        low, high = given["pixel_range"]
+        scale, offset = (high - low) / 255, low
+    crop = given["crop"]
+    return Options(
+        resize=given["resize"], crop=(crop, crop) if isinstance(crop, int) else crop, scale=scale, offset=offset,
+        mean=given["mean"], std=given["std"], bgr=given["bgr"], gray=given["gray"], layout=given["layout"],
+    )  # fmt: skip
+
+
+def _labels(graph: Graph, given: dict[str, Any]) -> list[str]:
+    from graphc.cli import classes
+
+    if given["labels"] is not None:
+        return classes.read_labels(given["labels"])
+    return [] if given["no_metadata"] else classes.stored_labels(graph.metadata)
+
+
+def _compile(graph: Graph, calls: Sequence[Run], given: dict[str, Any]) -> tuple[Executable, float]:
+    """Compiled for the sizes of the first call; seconds."""
+    from graphc.driver import compile
+    from graphc.inspect.sizes import sizes_of
+
+    start = time.perf_counter()
+    with show.working("compiling"):
+        executable = compile(graph, target=given["target"], threads=given["threads"], accuracy=given["accuracy"])
+        executable.compiled(sizes_of(graph, calls[0].feeds))
+    return executable, time.perf_counter() - start
+
+
+def _run(executable: Executable, calls: Sequence[Run], repeat: int) -> tuple[list[dict[str, Array]], dict[str, float]]:
+    """The outputs of each call; seconds for all calls: best and median of `repeat`."""
+    from statistics import median
+
+    results: list[dict[str, Array]] = []
+    times = []
+    for _ in show.progress(range(repeat), "running", repeat) if repeat > 1 else range(repeat):
+        start = time.perf_counter()
+        results = [executable.run(call.feeds) for call in calls]
+        times.append(time.perf_counter() - start)
+    return results, {"run": min(times), "run_median": median(times)}

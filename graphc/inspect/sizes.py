@@ -1,0 +1,33 @@
+"""Sizes of symbolic dims: what FLOPs, plans and random inputs need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphc.errors import InputError
+from graphc.ir.graph import Array, Graph
+from graphc.types.shape import Dim
+
+
+def check_names(graph: Graph, dims: Mapping[str, int]) -> None:
+    """An InputError for a size of a dim that the graph has not."""
+    unknown = sorted(dims.keys() - graph.symbols)
+    if unknown:
+        known = ", ".join(sorted(graph.symbols))
+        hint = f"its symbolic dims: {known}" if known else "it has none: leave dims out"
+        raise InputError(f"the model has no symbolic dim {unknown[0]!r}", hint=hint)
+
+
+def assume_one(graph: Graph) -> dict[str, int]:
+    """Size 1 for every symbolic dim that is left."""
+    return dict.fromkeys(sorted(graph.symbols), 1)
+
+
+def sizes_of(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, int]:
+    """The sizes that arrays give to the plain symbols in the shapes of their inputs; the first one that names a symbol decides."""
+    sizes: dict[str, int] = {}
+    for value in graph.inputs:
+        for dim, size in zip(value.type.shape, feeds[value.name].shape, strict=True):
+            if isinstance(dim, Dim) and dim.symbols == {str(dim)}:
+                sizes.setdefault(str(dim), size)
+    return sizes
