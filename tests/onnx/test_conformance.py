@@ -11,8 +11,9 @@ import unittest
 from functools import cache
 
 import pytest
-from graphc_onnx.backend import GraphcBackend, ReferenceBackend
 from onnx_suite import build, excluded, node_models, tier
+
+from graphc_onnx.backend import GraphcBackend, ReferenceBackend
 
 BACKEND = os.environ.get("GRAPHC_TEST_BACKEND", "cpu")
 

@@ -156,6 +156,23 @@ def test_external_data_is_mapped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ReferenceExecutable(graph).run(feeds)["y"], ReferenceExecutable(expected).run(feeds)["y"])
 
 
+def test_data_beyond_2_gb_is_not_read(tmp_path: Path) -> None:
+    """A 3 GB file (with holes) of weights is mapped: loading takes neither its memory nor its time."""
+    count = 3 << 28
+    tensor = onnx.TensorProto(name="w", data_type=FLOAT, dims=[count], data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in (("location", "w.bin"), ("offset", 0), ("length", 4 * count)):
+        tensor.external_data.add(key=key, value=str(value))
+    proto = model([helper.make_node("Gather", ["w", "i"], ["y"])], [info("i", [1], INT64)], [info("y", [1])])
+    proto.graph.initializer.append(tensor)
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with (tmp_path / "w.bin").open("wb") as file:
+        file.seek(4 * (count - 1))
+        file.write(np.float32(7).tobytes())
+    graph = load(tmp_path / "m.onnx")
+    assert graph.parameters["w"].data is not None
+    assert graph.parameters["w"].data[-1] == 7
+
+
 def test_sparse_initializer() -> None:
     proto = model([helper.make_node("Add", ["x", "w"], ["y"])], [info("x", [2, 3])], [info("y", [2, 3])])
     values = numpy_helper.from_array(np.asarray([5, 7], np.float32), "w")

@@ -170,3 +170,8 @@ def _gives(have: Any, scale: float, out: Any) -> bool:
     if not isinstance(have, int):
         return True
     return bool(floor(np.float32(have) * np.float32(scale)) == out)
+
+
+@exports("grid_sample")
+def grid_sample(emitter: Emitter, node: Node, op: Any) -> None:
+    emitter.result("GridSample", *emitter.inputs(node), mode=op.mode, padding_mode=op.padding_mode, align_corners=int(op.align_corners))

@@ -1,4 +1,4 @@
-"""Resize in all its versions, and Upsample."""
+"""Resize in all its versions, Upsample, GridSample."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.errors import ModelError, ShapeError
 from graphc.ir.graph import Value
+from graphc.ops.grid_sample import GridSample
 from graphc.ops.resize import Resize
 from graphc.types.shape import Dim, DimLike
 from graphc_onnx.context import Context, normal_axis
@@ -135,3 +136,11 @@ def _roi(context: Context, node: OnnxNode, axes: Sequence[int], rank: int) -> tu
 
 def _numbers(context: Context, value: Value, what: str) -> tuple[float, ...]:
     return tuple(float(number) for number in context.array(value, what).reshape(-1))
+
+
+@onnx_op("GridSample")
+def grid_sample(context: Context, node: OnnxNode) -> Value:
+    """Opset 16 calls the modes bilinear and bicubic."""
+    mode = node.string("mode", "linear", choices=("linear", "nearest", "cubic", "bilinear", "bicubic"))
+    padding = node.string("padding_mode", "zeros", choices=("zeros", "border", "reflection"))
+    return context.add(GridSample(mode.removeprefix("bi"), padding, node.flag("align_corners")), node.input(0), node.input(1))
