@@ -11,7 +11,20 @@ from typing import TypeVar
 
 from graphc.kernel.expr import Expr, index, rebuild, substitute, to_text, walk
 from graphc.kernel.index import Simplifier
-from graphc.kernel.spec import ConvSpec, Epilogue, KernelSpec, MatmulSpec, Nest, NestSpec, Operand, StoreAt
+from graphc.kernel.spec import (
+    ConvSpec,
+    Epilogue,
+    KernelSpec,
+    MatmulSpec,
+    Nest,
+    NestSpec,
+    Operand,
+    StoreAt,
+    WinogradConv,
+    WinogradInput,
+    WinogradOutput,
+    WinogradProduct,
+)
 
 SpecT = TypeVar("SpecT", bound=KernelSpec)
 
@@ -20,7 +33,11 @@ def canonical(spec: SpecT) -> SpecT:
     """The same kernel with loop variables renamed in the order of traversal and all index arithmetic simplified."""
     if isinstance(spec, NestSpec):
         return replace(spec, nests=tuple(_nest(nest) for nest in spec.nests))
-    return replace(spec, epilogue=_epilogue(spec.epilogue))
+    if isinstance(spec, (WinogradConv, WinogradOutput)):
+        return replace(spec, conv=canonical(spec.conv))
+    if isinstance(spec, (ConvSpec, MatmulSpec)):
+        return replace(spec, epilogue=_epilogue(spec.epilogue))
+    return spec
 
 
 def _nest(nest: Nest) -> Nest:
@@ -79,6 +96,15 @@ def spec_text(spec: KernelSpec) -> str:
             lines.append(f"{spec.dtype} batch {spec.batch} m {spec.m} n {spec.n} k {spec.k} packed {spec.packed}")
             lines.append(f"strides {spec.a_strides} {spec.b_strides} {spec.c_strides}")
             lines.append(_epilogue_text(spec.epilogue))
+        case WinogradConv():
+            lines.append(f"{spec.grid} tiles {spec.tiles} chunk {spec.chunk}")
+            lines.append(f"pad {spec.conv.pad} {_epilogue_text(spec.conv.epilogue)}")
+        case WinogradInput():
+            lines.append(f"input of {spec.grid} pad {spec.pad}")
+        case WinogradProduct():
+            lines.append(f"product of {spec.grid} lanes {spec.lanes} chunk {spec.chunk}")
+        case WinogradOutput():
+            lines.append(f"output of {spec.grid} {_epilogue_text(spec.conv.epilogue)}")
     return "\n".join(lines)
 
 
