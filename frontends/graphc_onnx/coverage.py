@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 
 from graphc_onnx.functions import has_body
-from graphc_onnx.read import is_standard
+from graphc_onnx.read import is_standard, opsets
 from graphc_onnx.registry import find, supported
 from graphc_onnx.support import WORKAROUNDS
+
+_MOST_INPUTS = 8  # tried for bodies that depend on the types of the inputs
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Coverage:
 
     @property
     def how(self) -> str:
-        """ "handler", "function body" or "no", for its newest version."""
-        newest = self.versions[-1]
+        """"handler", "function body" or "no", for its newest version that is not a mere deprecation."""
+        newest = self.versions[-2] if self.deprecated and len(self.versions) > 1 else self.versions[-1]
         return "handler" if newest in self.handled else "function body" if newest in self.by_body else "no"
 
     @property
@@ -56,8 +59,47 @@ def coverage() -> list[Coverage]:
 
 def _entry(domain: str, name: str, versions: tuple[int, ...], deprecated: bool) -> Coverage:
     handled = tuple(version for version in versions if find(domain, name, version) is not None)
-    body = tuple(version for version in versions if version not in handled and has_body(name, domain, version))
+    body = tuple(version for version in versions if version not in handled and _is_defined(domain, name, version, frozenset()))
     return Coverage(domain, name, versions, handled, body, deprecated, WORKAROUNDS.get(name, ""))
+
+
+def _is_defined(domain: str, name: str, version: int, active: frozenset[str]) -> bool:
+    """Whether a function body defines the operator by operators that are supported. A body that cannot be had without knowing the
+    node's attributes counts."""
+    if name in active or not has_body(name, domain, version):
+        return False
+    body = _body(domain, name, version)
+    if body is None:
+        return True
+    known = {"": version, **opsets(body.opset_import)}
+    return all(_is_known("" if is_standard(node.domain) else node.domain, node.op_type, known, active | {name}) for node in body.node)
+
+
+def _is_known(domain: str, name: str, versions: dict[str, int], active: frozenset[str]) -> bool:
+    version = versions.get(domain, 1)
+    return find(domain, name, version) is not None or _is_defined(domain, name, version, active)
+
+
+def _body(domain: str, name: str, version: int) -> onnx.FunctionProto | None:
+    """The body, for float inputs where it depends on their types."""
+    schema: Any = onnx.defs.get_schema(name, version, domain)
+    if schema.has_function:
+        return _parse(schema.function_body.SerializeToString())
+    float_type = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None).SerializeToString()
+    for count in range(schema.min_input, min(schema.max_input, _MOST_INPUTS) + 1):
+        node = onnx.helper.make_node(name, [f"x{i}" for i in range(count)], ["y"], domain=domain)
+        try:
+            data = schema.get_context_dependent_function(node.SerializeToString(), [float_type] * count)
+        except (RuntimeError, ValueError):
+            continue
+        if data:
+            return _parse(data)
+    return None
+
+
+def _parse(data: bytes) -> onnx.FunctionProto:
+    body: onnx.FunctionProto = onnx.FunctionProto.FromString(data)
+    return body
 
 
 def _ranges(versions: Iterable[int], supported: set[int]) -> Iterator[str]:

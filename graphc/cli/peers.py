@@ -99,15 +99,37 @@ class OpenVino:
         return {name: np.array(array) for port, array in found.items() for name in port.get_names()}
 
 
+class Torch:
+    """PyTorch in eager mode: the graph, node by node, with torch's own functions."""
+
+    def __init__(self, graph: Any, threads: int) -> None:
+        engine = _module("torch")
+        from graphc.cli.torch_graph import TorchGraph
+
+        self.version = str(engine.__version__)
+        self._torch = engine
+        self._threads = threads
+        self._graph = TorchGraph(graph)
+
+    def prepare(self, feeds: Feeds) -> Callable[[], Any]:
+        given = self._graph.tensors(feeds)
+        self._torch.set_num_threads(self._threads)
+        return lambda: self._graph.run(given)
+
+    def outputs(self, feeds: Feeds) -> dict[str, Array]:
+        with _Refusing("torch"):
+            return {name: tensor.numpy() for name, tensor in self._graph.run(self._graph.tensors(feeds)).items()}
+
+
 ONNX_ENGINES: Mapping[str, Callable[[str, Feeds, int], Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
-NAMES = tuple(ONNX_ENGINES)
 
 
 def require(names: Sequence[str]) -> None:
     """A BackendError that names every engine that is not installed."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise BackendError(f"not installed: {', '.join(missing)}", hint="pip install 'graphc[bench]'")
+        extra = "train" if missing == ["torch"] else "bench"
+        raise BackendError(f"not installed: {', '.join(missing)}", hint=f"pip install 'graphc[{extra}]'")
 
 
 def _module(name: str) -> Any:

@@ -67,7 +67,7 @@ class Preprocessing:
     options: Options
 
     def describe(self) -> str:
-        """`RGB, shorter side 224, cropped to 224x224, pixel*0.00392`"""
+        """`RGB, shorter side 256, cropped to 224x224, pixels 0..1`"""
         options = self.options
         parts = ["gray" if self.channels == 1 else "BGR" if options.bgr else _MODES[self.channels]]
         if self.cover is not None:
@@ -79,11 +79,11 @@ class Preprocessing:
         if options.crop is not None and options.crop != options.resize:
             parts.append("cropped to {}x{}".format(*options.crop))
         scale, offset = options.scale or 0.0, options.offset or 0.0
-        value = "pixel" if scale == 1 else f"pixel/{1 / scale:.6g}" if 0 < scale < 1 else f"pixel*{scale:g}"
-        value += f"{offset:+g}" if offset else ""
-        for name, numbers, neutral in (("mean", options.mean, 0), ("std", options.std, 1)):
-            if numbers is not None and any(number != neutral for number in numbers):
-                value += f", {name} {', '.join(f'{number:g}' for number in numbers)}"
+        value = f"pixels {offset:g}..{round(255 * scale + offset, 9):g}"
+        for name, numbers, neutral in (("mean", options.mean or (), 0), ("std", options.std or (), 1)):
+            if any(number != neutral for number in numbers):
+                shown = numbers[:1] if len(set(numbers)) == 1 else numbers
+                value += f", {name} {', '.join(f'{number:g}' for number in shown)}"
         return ", ".join([*parts, value])
 
     def load(self, path: Path) -> Array:

@@ -39,7 +39,7 @@ def command(model: str, runs: int, sort: str, seed: int, dims: tuple[tuple[str, 
     with show.working("compiling"):
         executable = compile(graph, target=given["target"], threads=given["threads"], accuracy=given["accuracy"])
     with show.working("running"):
-        steps = executable.profile(runs=runs, **random_inputs(graph, seed))
+        steps = executable.profile(*random_inputs(graph, seed).values(), runs=runs)
     if sort == "time":
         steps = sorted(steps, key=lambda step: -step.seconds)
     if given["as_json"]:

@@ -1,0 +1,204 @@
+"""graphc bench: time a model, also against other engines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphc.cli import options, show, values
+from graphc.errors import InputError
+
+if TYPE_CHECKING:
+    from graphc.cli.peers import Engine
+    from graphc.executable import Executable
+    from graphc.inspect.contest import Times
+    from graphc.ir.graph import Array, Graph
+
+VERSUS = ("onnxruntime", "openvino", "torch")
+_TOLERANCE = 1e-3  # of the largest value of an output
+_ABSOLUTE = 1e-6
+
+
+@dataclass(frozen=True)
+class Result:
+    """`errors`: engine -> largest difference of graphc's outputs to its, relative to the largest value; on an input not seen before."""
+
+    model: str
+    threads: int
+    flops: int
+    times: Mapping[str, Times]
+    versions: Mapping[str, str]
+    errors: Mapping[str, float]
+    ok: bool
+
+
+@click.command(name="bench", short_help="Time a model, also against other engines.")
+@options.model_argument
+@click.option("--vs", type=values.names(*VERSUS), default=(), help="Engines to compare with: onnxruntime, openvino, torch.")
+@click.option("--runs", type=click.IntRange(1), default=15, show_default=True, help="Rounds; the order of the engines rotates.")
+@click.option("--calls", type=click.IntRange(1), default=5, show_default=True, help="Timed calls of each engine in a round.")
+@click.option("--batch", type=click.IntRange(1), help="Size of the symbolic first dimension of the inputs.")
+@click.option("--profile", is_flag=True, help="Also the time of every kernel.")
+@options.seed_option
+@options.dims_option
+@options.threads_option
+@options.target_option
+@options.accuracy_option
+@options.json_option
+def command(model: str, vs: tuple[str, ...], runs: int, calls: int, batch: int | None, profile: bool, **given: Any) -> None:
+    """Time MODEL on random inputs, all engines in one process, in turns, with the same number of threads.
+
+    After the timing, graphc's outputs for an input that was not seen before are compared with those of the other engines (without any:
+    with the numpy reference). Exit code 1 where they differ by more than 0.1 % of an output's largest value.
+
+    time ratio: how many times as long as graphc, the median over the rounds. Two benches on one machine wait for each other.
+
+    \b
+    Example:
+      graphc bench examples/digits/lenet5.onnx --vs onnxruntime --batch 16
+    """
+    from graphc.cli import models, peers
+    from graphc.cli.text import json_text
+
+    peers.require(vs)
+    if set(vs) & set(peers.ONNX_ENGINES) and models.is_script(model):
+        raise InputError(f"{model} is no ONNX file, and {' and '.join(vs)} run only those", hint="leave --vs out, or --vs torch")
+    graph = models.static(_load(model, dict(given["dims"]), batch))
+    with _alone():
+        result, executable = _bench(model, graph, vs, runs, calls, given)
+        from graphc.inspect.samples import random_inputs
+
+        steps = executable.profile(*random_inputs(graph, given["seed"]).values()) if profile else []
+    if given["as_json"]:
+        click.echo(json_text(_data(result) | ({"steps": [vars(step) for step in steps]} if profile else {})))
+    else:
+        _show(result)
+        if profile:
+            from graphc.cli.profile import show_steps
+
+            show.line()
+            show_steps(steps)
+    if not result.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _load(model: str, dims: dict[str, int], batch: int | None) -> Graph:
+    """With `batch` for the symbolic dims that come first in the shapes of inputs."""
+    from graphc.cli import models
+    from graphc.types.shape import Dim
+
+    graph = models.load(model, dims)
+    if batch is None:
+        return graph
+    first = {str(value.type.shape[0]) for value in graph.inputs if value.type.rank and isinstance(value.type.shape[0], Dim)}
+    if not first & graph.symbols:
+        shown = ", ".join(f"{value.name}: {value.type}" for value in graph.inputs)
+        raise InputError(f"--batch: no input has a symbolic first dimension ({shown})", hint="leave --batch out")
+    return graph.bind(dict.fromkeys(first & graph.symbols, batch))
+
+
+def _bench(
+    model: str, graph: Graph, vs: Sequence[str], runs: int, calls: int, given: dict[str, Any]
+) -> tuple[Result, Executable]:  # fmt: skip
+    from graphc.cli.peers import Graphc
+    from graphc.driver import compile
+    from graphc.inspect.contest import contest
+    from graphc.inspect.samples import random_inputs
+    from graphc.inspect.summary import summarize
+    from graphc_cpu import host
+
+    threads = given["threads"] or host.usable_cpus()
+    feeds = random_inputs(graph, given["seed"])
+    with show.working("compiling"):
+        executable = compile(graph, target=given["target"], threads=threads, accuracy=given["accuracy"])
+        engines: dict[str, Engine] = {"graphc": Graphc(executable), **_peers(model, graph, feeds, vs, threads)}
+    contestants = {name: engine.prepare(feeds) for name, engine in engines.items()}
+    times = contest(contestants, show.progress(range(runs), "timing", runs), calls)
+    errors, ok = _validate(graph, engines, random_inputs(graph, given["seed"] + 1))
+    versions = {name: engine.version for name, engine in engines.items()}
+    return Result(graph.name, threads, summarize(graph).flops, times, versions, errors, ok), executable
+
+
+def _peers(model: str, graph: Graph, feeds: Mapping[str, Array], vs: Sequence[str], threads: int) -> dict[str, Engine]:
+    from graphc.cli.peers import ONNX_ENGINES, Torch
+
+    return {name: Torch(graph, threads) if name == "torch" else ONNX_ENGINES[name](model, feeds, threads) for name in vs}
+
+
+def _validate(graph: Graph, engines: Mapping[str, Engine], feeds: Mapping[str, Array]) -> tuple[dict[str, float], bool]:
+    """Largest relative error against every other engine, or the reference where there is none; whether all are small."""
+    from graphc.inspect.compare import difference
+    from graphc_reference import ReferenceExecutable
+
+    got = engines["graphc"].outputs(feeds)
+    wanted = {name: engine.outputs(feeds) for name, engine in engines.items() if name != "graphc"}
+    if not wanted:
+        with show.working("evaluating the reference"):
+            wanted = {"reference": ReferenceExecutable(graph).run(feeds)}
+    errors: dict[str, float] = {}
+    ok = True
+    for name, outputs in wanted.items():
+        differences = [difference(array, outputs[output]) for output, array in got.items()]
+        errors[name] = max(off.relative for off in differences)
+        ok &= all(off.relative <= _TOLERANCE or off.absolute <= _ABSOLUTE for off in differences)
+    return errors, ok
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold a lock file in the cache's folder, so that two benches do not time each other."""
+    import fcntl
+
+    from graphc_cpu import cache
+
+    found = cache.default()
+    if found is None:
+        yield
+        return
+    path = found.directory / "bench.lock"
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            show.note("waiting for another bench to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _show(result: Result) -> None:
+    from graphc.inspect.units import count, plural, seconds, three
+
+    mine = result.times["graphc"]
+    work = f", {count(result.flops, 'FLOP')}" if result.flops else ""
+    show.line(f"{result.model}: {plural(result.threads, 'thread')}{work}", "bold")
+    rows = []
+    for name, times in result.times.items():
+        speed = three(result.flops / times.best / 1e9) if result.flops else "-"
+        error = f"{result.errors[name]:.1e}" if name in result.errors else ""
+        ratio = f"{mine.ratio(times):.2f} x" if name != "graphc" else ""
+        rows.append((f"{name} {result.versions[name]}", seconds(times.best), seconds(times.median), speed, ratio, error))
+    show.table(["engine", ">best", ">median", ">GFLOP/s", ">time ratio", ">difference"], rows)
+    if "reference" in result.errors:
+        show.line(f"difference to the reference: {result.errors['reference']:.1e}")
+    if not result.ok:
+        show.line("FAILED: graphc's outputs differ from the others'", "red")
+
+
+def _data(result: Result) -> dict[str, Any]:
+    mine = result.times["graphc"]
+    engines = [
+        {
+            "name": name, "version": result.versions[name], "best_seconds": times.best, "median_seconds": times.median,
+            "gflops": result.flops / times.best / 1e9, "time_ratio": mine.ratio(times), "max_rel_difference": result.errors.get(name),
+        }
+        for name, times in result.times.items()
+    ]  # fmt: skip
+    return {
+        "model": result.model, "threads": result.threads, "flops": result.flops, "engines": engines, "ok": result.ok,
+        "reference_max_rel_difference": result.errors.get("reference"),
+    }  # fmt: skip

@@ -1,0 +1,57 @@
+"""Timing contestants against each other in one process, so that noise hits all of them alike.
+
+Every round calls each contestant: the order rotates from round to round; before each one's timed calls there is a pause (threads of
+another engine may still spin after a run) and one untimed call (caches, clocks). Ratios are paired: within a round, then the median.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+GAP = 0.02  # seconds
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds per call: `rounds[i]` are the timed calls of round i."""
+
+    rounds: tuple[tuple[float, ...], ...]
+
+    @property
+    def best(self) -> float:
+        return min(min(calls) for calls in self.rounds)
+
+    @property
+    def median(self) -> float:
+        return median(call for calls in self.rounds for call in calls)
+
+    def ratio(self, other: Times) -> float:
+        """How many times as long as these the other's calls take: the median over rounds of the ratio of the medians of a round."""
+        return median(median(theirs) / median(mine) for mine, theirs in zip(self.rounds, other.rounds, strict=True))
+
+
+def contest(
+    contestants: Mapping[str, Callable[[], object]], rounds: Iterable[int], calls: int, *, gap: float = GAP
+) -> dict[str, Times]:  # fmt: skip
+    """Time every contestant in each of the `rounds` (their numbers), `calls` timed calls each."""
+    names = list(contestants)
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
+    for number in rounds:
+        first = number % len(names)
+        for name in [*names[first:], *names[:first]]:
+            time.sleep(gap)
+            contestants[name]()
+            found[name].append(_timed(contestants[name], calls))
+    return {name: Times(tuple(times)) for name, times in found.items()}
+
+
+def _timed(call: Callable[[], object], calls: int) -> tuple[float, ...]:
+    times = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return tuple(times)
