@@ -13,6 +13,8 @@ from graphc.types.dtype import DType
 from graphc_cpu.emit.ir import Function, Value, memory_type, vector_type
 from graphc_cpu.emit.lanes import intrinsic_suffix
 
+MOST_RUNS = 2  # loads that a fixed pattern of lanes is shuffled from; otherwise it is gathered
+
 
 class Memory:
     """Emits accesses into one function."""
@@ -63,9 +65,9 @@ class Memory:
     def load_places(self, pointer: Value, offsets: Sequence[int], dtype: DType, lanes: int, masks: bool) -> Value:
         """Lane l from pointer + offsets[l] elements; the last one repeats. One or two runs of neighbours are loaded and shuffled."""
         places = [*offsets, *([offsets[-1]] * (lanes - len(offsets)))]
-        runs = _runs(places, lanes)
+        runs = runs_of(places, lanes)
         spans = [max(place for place in places if first <= place < first + lanes) - first + 1 for first in runs]
-        if len(runs) > 2 or dtype.kind == "b" or not (masks or all(span == lanes for span in spans)):
+        if len(runs) > MOST_RUNS or dtype.kind == "b" or not (masks or all(span == lanes for span in spans)):
             steps = ", ".join(f"i32 {place}" for place in places)
             return self.gather(pointer, Value(f"<{steps}>", vector_type("i32", lanes)), dtype, lanes)
         element = memory_type(dtype)
@@ -146,7 +148,7 @@ class Memory:
         return self._f.op(f"zext {value} to {vector_type('i8', lanes)}", vector_type("i8", lanes))
 
 
-def _runs(places: Sequence[int], lanes: int) -> list[int]:
+def runs_of(places: Sequence[int], lanes: int) -> list[int]:
     """First elements of stretches of `lanes` that cover all places."""
     runs: list[int] = []
     for place in sorted(set(places)):

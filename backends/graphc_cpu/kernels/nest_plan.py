@@ -17,6 +17,7 @@ from graphc.kernel.spec import Nest, StoreAt
 from graphc.target import Target
 from graphc.types.dtype import i64
 from graphc_cpu.kernels.nest_lower import Frees, each_lane, tile_form
+from graphc_cpu.kernels.nest_memory import MOST_RUNS, runs_of
 
 SMALL_WORK = 16384  # scalar operations below which a second thread does not pay
 SMALL_ITEM = 2048  # scalar operations that make a work item worth its overhead
@@ -216,12 +217,13 @@ class _Model:
         return scattered
 
     def _is_fixed(self, offset: Expr, axis: Expr) -> bool:
-        """Whether the lanes of a single vector lie at fixed places (an xload, see nest_lower)."""
+        """Whether the lanes of a single vector lie at fixed places, close enough for an xload (see nest_lower)."""
         found = self._patterns.get((offset, axis))
         if found is None:
-            fits = axis.extent <= self.lanes(axis)
+            lanes = self.lanes(axis)
             form = self._simplifier.affine(offset)
-            found = fits and each_lane(form, axis, self._simplifier, self._frees) is not None
+            each = each_lane(form, axis, self._simplifier, self._frees) if axis.extent <= lanes else None
+            found = each is not None and len(runs_of(each[1], lanes)) <= MOST_RUNS
             self._patterns[offset, axis] = found
         return found
 
