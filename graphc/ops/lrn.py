@@ -50,6 +50,7 @@ class LRN(Op):
     name: ClassVar[str] = "lrn"
     onnx: ClassVar[str] = "LRN"
     family: ClassVar[str] = "window"
+    keeps_layout: ClassVar[bool] = True
     tolerance: ClassVar[float] = 8.0
 
     def __post_init__(self) -> None:
