@@ -108,6 +108,8 @@ class Graph:
         self.metadata: dict[str, str] = {}
         self.eliminated: dict[str, str] = {}  # origin that no node stands for any more -> which pass removed it, and why
 
+        self._numbers: dict[str, int] = {}  # name -> the last number that `fresh_name` put behind it
+
     # queries ----------------------------------------------------------------------------------------------------------------
 
     @property
@@ -143,9 +145,10 @@ class Graph:
     def fresh_name(self, hint: str) -> str:
         if hint not in self.values:
             return hint
-        number = 1
+        number = self._numbers.get(hint, 0) + 1
         while f"{hint}.{number}" in self.values:
             number += 1
+        self._numbers[hint] = number
         return f"{hint}.{number}"
 
     def add_value(self, name: str, type: TensorType, kind: Kind, data: Array | None = None) -> Value:

@@ -81,7 +81,8 @@ def _check_node(graph: Graph, node: Node, defined: set[Value]) -> None:
         types = node.op.output_types(*(value.type for value in node.inputs))
     except GraphcError as error:
         raise VerifyError(f"has inputs that its op refuses: {error}", where=node.where) from error
-    _check(types == tuple(value.type for value in node.outputs), node.where, f"infers {types}, has {[v.type for v in node.outputs]}")
+    inferred, found = (", ".join(map(str, t)) for t in (types, [value.type for value in node.outputs]))
+    _check(types == tuple(value.type for value in node.outputs), node.where, f"infers {inferred}, has {found}")
 
 
 def _check_roots(graph: Graph, defined: set[Value]) -> None:
