@@ -36,8 +36,9 @@ def _reshape(patch: Patch, node: Node) -> Value | None:
     if (same := _same_type(patch, node)) is not None:
         return same
     before = node.inputs[0].producer
-    if before is not None and isinstance(before.op, Reshape) and isinstance(node.op, Reshape):
-        return patch.add(node.op, before.inputs[0], like=node)
+    if before is not None and isinstance(before.op, Reshape):
+        x = before.inputs[0]
+        return x if x.type == node.output.type else patch.add(node.op, x, like=node)
     return None
 
 
@@ -47,7 +48,9 @@ def _transpose(patch: Patch, node: Node) -> Value | None:
         return node.inputs[0]
     before = node.inputs[0].producer
     if before is not None and isinstance(before.op, Transpose):
-        return patch.add(Transpose(tuple(before.op.perm[i] for i in node.op.perm)), before.inputs[0], like=node)
+        perm = tuple(before.op.perm[i] for i in node.op.perm)
+        x = before.inputs[0]
+        return x if perm == tuple(range(len(perm))) else patch.add(Transpose(perm), x, like=node)
     return None
 
 

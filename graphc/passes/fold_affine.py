@@ -42,13 +42,16 @@ def _split(patch: Patch, node: Node) -> None:
     if not all(value.is_constant for value in node.inputs[1:]):
         return
     scale, bias, mean, var = (_data(value).astype(np.float64) for value in node.inputs[1:])
-    a = scale / np.sqrt(var + node.op.epsilon)
+    with np.errstate(all="ignore"):
+        a = scale / np.sqrt(var + node.op.epsilon)
     b = bias - mean * a
     x = node.inputs[0]
     shape = (-1,) + (1,) * (x.type.rank - 2)
-    kind = x.type.dtype.numpy
-    scaled = patch.add(op("mul"), x, patch.constant(a.reshape(shape).astype(kind), node.inputs[1]), like=node)
-    patch.replace(node.output, patch.add(op("add"), scaled, patch.constant(b.reshape(shape).astype(kind), node.inputs[2]), like=node))
+    factor, shift = (_rounded(v.reshape(shape), x) for v in (a, b))
+    if not (_is_faithful(factor, a) and np.all(np.isfinite(shift))):
+        return
+    scaled = patch.add(op("mul"), x, patch.constant(factor, node.inputs[1]), like=node)
+    patch.replace(node.output, patch.add(op("add"), scaled, patch.constant(shift, node.inputs[2]), like=node))
 
 
 def _operands(node: Node) -> tuple[Value, Array] | None:
@@ -99,17 +102,21 @@ def _into_conv(patch: Patch, node: Node) -> bool:
         return False
     weight, bias = conv.inputs[1], conv.inputs[2] if len(conv.inputs) > 2 else None
     offset = _data(bias).astype(np.float64) if bias is not None else np.zeros(len(factor))
-    kind = x.type.dtype.numpy
+    weights = _data(weight)
     if _kind(node) == "mul":
-        shape = (-1,) + (1,) * (weight.type.rank - 1)
-        new_weight = patch.constant((_data(weight) * factor.astype(np.float64).reshape(shape)).astype(kind), weight)
+        exact = weights * factor.astype(np.float64).reshape((-1,) + (1,) * (weight.type.rank - 1))
+        weights = _rounded(exact, x)
         offset = offset * factor
+        if not _is_faithful(weights, exact):
+            return False
     else:
-        new_weight = weight
         offset = offset + factor
-    inputs = [conv.inputs[0], new_weight]
-    if bias is not None or np.any(offset):
-        inputs.append(patch.constant(offset.astype(kind), bias if bias is not None else weight))
+    shift = _rounded(offset, x)
+    if not np.all(np.isfinite(shift)):
+        return False
+    inputs = [conv.inputs[0], patch.constant(weights, weight) if weights is not weight.data else weight]
+    if bias is not None or np.any(shift):
+        inputs.append(patch.constant(shift, bias if bias is not None else weight))
     patch.replace(node.output, patch.add(conv.op, *inputs, like=conv))
     return True
 
@@ -127,16 +134,31 @@ def _merge(patch: Patch, node: Node) -> bool:
     if below is None or node.output.type != x.type or x.type != below[0].type:
         return False
     deep, inner_data = below
+    with np.errstate(all="ignore"):
+        product = np.multiply(inner_data, data)
+    if _kind(node) == "mul" and not _is_faithful(product, np.multiply(inner_data, data, dtype=np.float64)):
+        return False
     if _kind(node) == _kind(inner):
-        combined = np.multiply(inner_data, data) if _kind(node) == "mul" else np.add(inner_data, data)
+        combined = product if _kind(node) == "mul" else np.add(inner_data, data)
         patch.replace(node.output, patch.add(op(_kind(node)), deep, patch.constant(combined, node.inputs[1]), like=node))
     elif _kind(node) == "mul":  # (deep + b) * c
         scaled = patch.add(op("mul"), deep, patch.constant(data, node.inputs[1]), like=inner)
-        shift = patch.constant(np.multiply(inner_data, data), node.inputs[1])
-        patch.replace(node.output, patch.add(op("add"), scaled, shift, like=node))
+        patch.replace(node.output, patch.add(op("add"), scaled, patch.constant(product, node.inputs[1]), like=node))
     else:
         return False
     return True
+
+
+def _rounded(exact: Array, like: Value) -> Array:
+    """In the dtype of a value."""
+    with np.errstate(all="ignore"):
+        return exact.astype(like.type.dtype.numpy)
+
+
+def _is_faithful(rounded: Array, exact: Array) -> bool:
+    """Whether factors neither overflowed nor lost digits below the smallest normal number: x*(a*c) is then as good as (x*a)*c."""
+    small = np.abs(rounded) < np.finfo(rounded.dtype).tiny
+    return bool(np.all(np.isfinite(rounded)) and not np.any(small & (exact.reshape(small.shape) != 0)))
 
 
 def _data(value: Value) -> Array:

@@ -1,4 +1,4 @@
-"""widen-half: float16 tensors are computed in float32 and rounded where they enter and leave the program.
+"""widen-half: float16 tensors are computed in float32 and rounded where they enter and leave the program, or are cast to float16.
 
 CPUs compute float16 by converting to float32 anyway; doing it at the edges is faster and more accurate. Constants are widened here.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from graphc.ir.graph import Graph, Kind, Value
+from graphc.ir.graph import Graph, Kind, Node, Value
 from graphc.ir.patch import Patch
 from graphc.ops.pointwise import Cast
 from graphc.passes.base import Context
@@ -21,7 +21,7 @@ def run(graph: Graph, context: Context) -> int:
     patch = Patch(graph, "widen-half")
     wide: dict[Value, Value] = {}
     for node in list(graph.nodes):
-        if all(value.type.dtype != f16 for value in (*node.inputs, *node.outputs)):
+        if all(value.type.dtype != f16 for value in (*node.inputs, *node.outputs)) or _rounds(node):
             continue
         changes = {f.name: f32 for f in fields(node.op) if getattr(node.op, f.name) == f16}
         op = replace(node.op, **changes) if changes else node.op
@@ -36,6 +36,11 @@ def run(graph: Graph, context: Context) -> int:
         if value in wide and value.producer is not None:
             patch.replace(value, patch.add(Cast(f16), wide[value], like=value.producer, name=value.name))
     return patch.commit()
+
+
+def _rounds(node: Node) -> bool:
+    """A cast from another dtype to float16 is meant to round, and stays."""
+    return isinstance(node.op, Cast) and node.op.to == f16 and node.inputs[0].type.dtype != f16
 
 
 def _widen(patch: Patch, value: Value, wide: dict[Value, Value]) -> Value:
