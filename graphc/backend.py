@@ -8,7 +8,7 @@ from importlib import import_module, metadata
 from typing import Protocol
 
 from graphc.errors import BackendError
-from graphc.ir.graph import Array
+from graphc.ir.graph import Array, Graph
 from graphc.schedule.plan import Plan
 from graphc.target import Target
 
@@ -64,8 +64,8 @@ class Backend(Protocol):
         """The Target for "host", a level name, or a Target as it is."""
         ...
 
-    def compile(self, plan: Plan, threads: int | None) -> Program:
-        """`threads`: None means one per usable core."""
+    def compile(self, graph: Graph, plan: Plan, threads: int | None) -> Program:
+        """`graph`: the machine form that `plan` was made from. `threads`: None means one per usable core."""
         ...
 
 

@@ -42,7 +42,7 @@ def compile(
 
     def compile_for(sizes: Mapping[str, int]) -> Compiled:
         lowered, plan = lower(graph.bind(sizes), context)
-        return Compiled(lowered, plan, chosen.compile(plan, threads))
+        return Compiled(lowered, plan, chosen.compile(lowered, plan, threads))
 
     executable = Executable(graph, compile_for)
     if not graph.symbols:

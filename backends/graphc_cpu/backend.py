@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.errors import GraphcError
+from graphc.ir.graph import Graph
 from graphc.kernel.canonical import spec_text
-from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec
+from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec, NestSpec
 from graphc.schedule.plan import Plan
 from graphc.target import Target
 from graphc_cpu import cache, host
@@ -23,7 +24,7 @@ class CpuBackend:
     def target(self, target: str | Target) -> Target:
         return host.resolve(target)
 
-    def compile(self, plan: Plan, threads: int | None) -> CpuProgram:
+    def compile(self, graph: Graph, plan: Plan, threads: int | None) -> CpuProgram:
         host.check_runs(plan.target)
         objects = compile_kernels(plan)
         weights = WeightBuffer(plan)
@@ -45,12 +46,15 @@ def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:
     from graphc_cpu.kernels.conv import emit_conv
     from graphc_cpu.kernels.matmul import emit_matmul
     from graphc_cpu.kernels.nest import emit_nest
+    from graphc_cpu.kernels.winograd import emit_winograd
 
     if isinstance(spec, ConvSpec):
         return emit_conv(spec, target, name)
     if isinstance(spec, MatmulSpec):
         return emit_matmul(spec, target, name)
-    return emit_nest(spec, target, name)
+    if isinstance(spec, NestSpec):
+        return emit_nest(spec, target, name)
+    return emit_winograd(spec, target, name)
 
 
 def _emitter(spec: KernelSpec, target: Target, name: str) -> Callable[[], str]:

@@ -1,0 +1,62 @@
+"""The reference as a back end: `graphc.compile(model, backend="reference")` runs the graph as the passes left it, op by op in numpy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from graphc import target as targets
+from graphc.backend import Memory, StepTime
+from graphc.errors import BackendError
+from graphc.ir.graph import Array, Graph
+from graphc.schedule.plan import Plan
+from graphc.target import Target
+from graphc_reference.executable import ReferenceExecutable, evaluate_node
+
+
+class ReferenceProgram:
+    """See `graphc.backend.Program`."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._executable = ReferenceExecutable(graph)
+        weights = sum(value.data.nbytes for value in graph.values.values() if value.data is not None)
+        self.memory = Memory(0, weights, 0)
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        feeds = {value.name: array for value, array in zip(self._graph.inputs, inputs, strict=True)}
+        return list(self._executable.run(feeds).values())
+
+    def profile(self, inputs: Sequence[Array], runs: int) -> list[StepTime]:
+        feeds = {value.name: array for value, array in zip(self._graph.inputs, inputs, strict=True)}
+        values = self._executable.values(feeds)
+        times = []
+        for node in self._graph.nodes:
+            arrays = [values[value.name] for value in node.inputs]
+            cost = node.op.cost([value.type for value in node.inputs], [value.type for value in node.outputs])
+            best = float("inf")
+            for _ in range(runs):
+                start = time.perf_counter()
+                evaluate_node(node, arrays)
+                best = min(best, time.perf_counter() - start)
+            times.append(StepTime(node.name, node.op.family, best, cost.flops, cost.bytes, node.origins))
+        return times
+
+
+class ReferenceBackend:
+    """See `graphc.backend.Backend`. A target decides which layouts and fusions the passes choose, not how anything is computed."""
+
+    name = "reference"
+
+    def target(self, target: str | Target) -> Target:
+        if isinstance(target, Target):
+            return target
+        return targets.named("sse2" if target == "host" else target)
+
+    def compile(self, graph: Graph, plan: Plan, threads: int | None) -> ReferenceProgram:
+        if threads is not None and threads > 1:
+            raise BackendError(f"the reference runs on one thread, not {threads}", hint="threads=1")
+        return ReferenceProgram(graph)
+
+
+backend = ReferenceBackend()
