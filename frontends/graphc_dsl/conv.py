@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from graphc.errors import AttributeValueError, ShapeError
 from graphc.ops.conv import Conv, ConvTranspose
+from graphc.source import Source
 from graphc.types.shape import Shape, static
 from graphc_dsl.arguments import Padding, Sizes, pads, per_dim, whole
 from graphc_dsl.init import InitLike
 from graphc_dsl.matrix import Switch, bias_of
 from graphc_dsl.pointwise import Activation, finish
-from graphc_dsl.trace import Building
+from graphc_dsl.trace import Building, need_tensor, user_line
 
 if TYPE_CHECKING:
     from graphc_dsl.tensor import Tensor
@@ -121,6 +122,8 @@ def depthwise_conv2d(
     activation: Activation = None, *, weight_init: InitLike = "he_normal", bias_init: InitLike = "zeros", name: str = "",
 ) -> Tensor:  # fmt: skip
     """conv2d with a group for each channel: C -> C * multiplier channels."""
+    place = user_line()
+    need_tensor(x, Source(place.file, place.line, name, "depthwise_conv2d"))
     (channels,) = static(x.shape[1:2])
     return conv2d(
         x, channels * multiplier, kernel, stride, padding, dilation, channels, bias, activation,

@@ -78,7 +78,7 @@ def _slice_cut(item: slice, dim: DimLike) -> Cut:
             return dim - 1, step, -(-dim // -step)
         raise ShapeError(f"a slice with a negative step and bounds of an axis of size {dim}", hint="fix the size, or use [::-1]")
     first, last = _bound(item.start, dim, 0), _bound(item.stop, dim, dim)
-    return first, step, (last - first + step - 1) // step if last > first else 0
+    return first, step, (last - first + step - 1) // step if last - first + 1 > 0 else 0
 
 
 def _bound(bound: DimLike | None, dim: DimLike, default: DimLike) -> DimLike:

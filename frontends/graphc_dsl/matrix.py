@@ -73,7 +73,7 @@ def embedding(
 
 def matmul(a: TensorLike, b: TensorLike, name: str = "") -> Tensor:
     """a @ b as np.matmul: matrices in the last two axes, leading axes broadcast, vectors are one row or column."""
-    with Building("matmul", name, a, b) as new:
+    with Building("matmul", name, a, b, loose=True) as new:
         left, right = new.value(a), new.value(b)
         if not left.type.rank or not right.type.rank:
             raise ShapeError(f"matmul of a scalar: {left.type} @ {right.type}", hint="use *")

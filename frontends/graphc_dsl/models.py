@@ -27,20 +27,20 @@ from graphc.types.tensor import TensorType
 from graphc_dsl.arguments import nearest
 from graphc_dsl.summary import Summary, summarise
 from graphc_dsl.tensor import Tensor
-from graphc_dsl.trace import Trace, block, running, tracing
+from graphc_dsl.trace import Trace, block, running, tracing, user_frame
 
 
 class Model:
     """A model function. `name`: of the graph; `inputs`: the annotated types by name; `options`: the other arguments and their values."""
 
-    def __init__(self, function: Callable[..., Any], name: str = "", options: Mapping[str, Any] | None = None) -> None:
-        self.name = name or function.__name__
+    def __init__(self, function: Callable[..., Any], name: str, inputs: Mapping[str, TensorType], options: Mapping[str, Any]) -> None:
+        self.name = name
         self.__name__ = self.name
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
         self.function = function
-        self.inputs, defaults = _signature(function)
-        self.options = {**defaults, **(options or {})}
+        self.inputs = dict(inputs)
+        self.options = dict(options)
         self._given: dict[str, Array] = {}
         self._executable: Executable | None = None
 
@@ -51,7 +51,7 @@ class Model:
             option = min(unknown)
             hint = nearest(option, self.options) or "it has none"
             raise InputError(f"model {self.name!r} has no option {option!r}", where=_place(self.function), hint=hint)
-        return Model(self.function, name or self.name, {**self.options, **options})
+        return Model(self.function, name or self.name, self.inputs, {**self.options, **options})
 
     def graph(self, seed: int | None = 0, parameters: Mapping[str, Array] | None = None) -> Graph:
         """Trace the function: a new graph each time, the same for the same arguments.
@@ -162,15 +162,19 @@ def model(function: Callable[..., Any]) -> Model: ...
 def model(*, name: str) -> Callable[[Callable[..., Any]], Model]: ...
 def model(function: Callable[..., Any] | None = None, *, name: str = "") -> Model | Callable[[Callable[..., Any]], Model]:
     """Decorator: the function as a Model (see the module's docstring); `name`: another name than the function's."""
-    if function is None:
-        return lambda inner: Model(inner, name)
-    return Model(function, name)
+    frame = user_frame()
+    names = dict(frame.f_locals) if frame is not None else {}
+
+    def made(inner: Callable[..., Any]) -> Model:
+        return Model(inner, name or inner.__name__, *_signature(inner, names))
+
+    return made if function is None else made(function)
 
 
-def _signature(function: Callable[..., Any]) -> tuple[dict[str, TensorType], dict[str, Any]]:
-    """Inputs with their types, and options with their defaults."""
+def _signature(function: Callable[..., Any], names: Mapping[str, Any]) -> tuple[dict[str, TensorType], dict[str, Any]]:
+    """Inputs with their types, and options with their defaults. Annotations see `names` (of the enclosing function) besides globals."""
     try:
-        annotations = inspect.get_annotations(function, eval_str=True)
+        annotations = inspect.get_annotations(function, locals=names, eval_str=True)
     except Exception as error:
         reason = f"the annotations of {function.__name__!r} do not evaluate: {error}"
         raise ModelError(reason, where=_place(function), hint=_ANNOTATE) from error

@@ -31,7 +31,7 @@ assert activations.__name__  # importing the module fills the table
 
 def apply(row: str, *operands: Any, name: str = "", kind: str = "", **params: float | bool) -> Tensor:
     """A row of the table on tensors, numbers and arrays; numbers take the dtype of the first tensor of the row's common dtype."""
-    with Building(kind or row, name, *operands) as new:
+    with Building(kind or row, name, *operands, loose=True) as new:
         return new.tensor(new.add(op(row, **params), *_values(new, operands, rows()[row].row.types)))
 
 
@@ -48,7 +48,7 @@ def _values(new: Building, operands: tuple[Any, ...], types: str) -> list[Value]
 
 def divide(a: TensorLike, b: TensorLike, name: str = "") -> Tensor:
     """a / b for floating point; of integers `//` is what is meant."""
-    with Building("div", name, a, b) as new:
+    with Building("div", name, a, b, loose=True) as new:
         left, right = _values(new, (a, b), "TT")
         if not left.type.dtype.is_float:
             raise TypeMismatchError(f"a / b of {left.type.dtype}", hint="a // b rounds down; x.cast(graphc.f32) / ... is exact division")
@@ -141,7 +141,7 @@ def maximum(*operands: TensorLike, name: str = "") -> Tensor:
 
 
 def _joined(row: str, operands: tuple[TensorLike, ...], name: str) -> Tensor:
-    with Building(f"{row}imum", name, *operands) as new:
+    with Building(f"{row}imum", name, *operands, loose=True) as new:
         if not operands:
             raise TypeMismatchError("no operand", hint="give at least one Tensor")
         values = _values(new, operands, "T" * len(operands))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 import numpy as np
@@ -122,20 +122,23 @@ class Trace:
         if unknown:
             known = nearest(unknown[0], self.graph.parameters)
             reason = f"the model has no parameter {unknown[0]!r} ({len(unknown)} unknown in all)"
-            raise InputError(reason, where=where, hint=f"its parameters are {known}" if known else "it has none")
+            raise InputError(reason, where=where, hint=known or "it has none")
 
 
 class Building:
     """What a function of the DSL does its work with: `with Building("conv2d", name, x) as new: ... return new.tensor(value)`.
 
-    Errors raised inside name the layer and the user's line.
+    Errors raised inside name the layer and the user's line. The first operand must be a Tensor, unless `loose`: then numbers and arrays
+    may stand in its place.
     """
 
-    def __init__(self, kind: str, name: str, *operands: object) -> None:
+    def __init__(self, kind: str, name: str, *operands: object, loose: bool = False) -> None:
         self.kind = kind
         place = user_line()
         here = Source(place.file, place.line, name, kind)
         self.trace = _trace_of(operands, here)
+        if operands and not loose:
+            need_tensor(operands[0], here)
         self.builder = self.trace.builder
         self.name = self.trace.claim(name, here) if name else self.trace.number(kind, here)
         self.source = Source(place.file, place.line, self.name, kind)
@@ -215,6 +218,15 @@ def _exactly(number: Array, dtype: DType) -> Array:
         return number.astype(dtype.numpy)
 
 
+def need_tensor(x: object, where: Source) -> None:
+    """A TypeMismatchError unless x is a Tensor."""
+    from graphc_dsl.tensor import Tensor
+
+    if not isinstance(x, Tensor):
+        hint = "graphc.constant(array) makes one" if isinstance(x, (np.ndarray, float)) else "an input of the model, or a result of a layer"
+        raise TypeMismatchError(f"a Tensor was expected, got {type(x).__name__}", where=str(where), hint=hint)
+
+
 def _trace_of(operands: Sequence[object], here: Source) -> Trace:
     """The trace that all tensors among the operands belong to, or the running one."""
     from graphc_dsl.tensor import Tensor
@@ -227,14 +239,18 @@ def _trace_of(operands: Sequence[object], here: Source) -> Trace:
     return trace
 
 
-def user_line() -> Source:
-    """The innermost line of Python outside of this package."""
-    frame = sys._getframe(1)
+def user_frame() -> FrameType | None:
+    """The innermost frame outside of this package."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and os.path.abspath(frame.f_code.co_filename).startswith(_HERE):
-        if frame.f_back is None:
-            return UNKNOWN
         frame = frame.f_back
-    return Source(frame.f_code.co_filename, frame.f_lineno)
+    return frame
+
+
+def user_line() -> Source:
+    """The line of `user_frame`."""
+    frame = user_frame()
+    return UNKNOWN if frame is None else Source(frame.f_code.co_filename, frame.f_lineno)
 
 
 @contextmanager
