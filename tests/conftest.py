@@ -18,6 +18,10 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bless", action="store_true", help="write the text that tests found as what they expect; review the diff like code")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _environment() -> Iterator[None]:
     """Verify graphs between passes, and keep compiled code out of the user's cache. Set before any session fixture compiles."""

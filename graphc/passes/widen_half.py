@@ -33,7 +33,7 @@ def run(graph: Graph, context: Context) -> int:
             else:
                 patch.replace(old, value)
     for value in dict.fromkeys(graph.roots):
-        if value in wide and value.producer is not None:
+        if value in wide and value.producer is not None and not _rounds(value.producer):
             patch.replace(value, patch.add(Cast(f16), wide[value], like=value.producer, name=value.name))
     return patch.commit()
 

@@ -23,7 +23,7 @@ from graphc.ops.pointwise import Cast, op
 from graphc.ops.pool import AvgPool, MaxPool
 from graphc.ops.reduce import Reduce
 from graphc.source import Source
-from graphc.types.dtype import f16, f32, f64
+from graphc.types.dtype import DType, f32, f64
 from graphc.types.shape import DimLike, symbol
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -34,9 +34,9 @@ UNARY = ("relu", "tanh", "sigmoid", "silu", "leaky_relu", "abs", "hard_swish", "
 BINARY = ("add", "mul", "sub", "max", "min")
 
 
-def random_graph(seed: int, size: int = 12, *, symbolic: bool = False, odd_names: bool = False, half: bool = False) -> Graph:
+def random_graph(seed: int, size: int = 12, *, symbolic: bool = False, odd_names: bool = False, dtype: DType = f32) -> Graph:
     """`size` random nodes over inputs "x" (N, C, H, W) and "v" (N, K); batch N is symbolic on demand, and odd names are given."""
-    return _Maker(seed, symbolic, odd_names, half).make(size)
+    return _Maker(seed, symbolic, odd_names, dtype).make(size)
 
 
 def feeds(graph: Graph, seed: int = 0, batch: int = 2) -> dict[str, Array]:
@@ -47,12 +47,11 @@ def feeds(graph: Graph, seed: int = 0, batch: int = 2) -> dict[str, Array]:
 
 
 class _Maker:
-    def __init__(self, seed: int, symbolic: bool, odd_names: bool, half: bool) -> None:
+    def __init__(self, seed: int, symbolic: bool, odd_names: bool, dtype: DType) -> None:
         self.random = random.Random(seed)
         self.rng = np.random.default_rng(seed)
         self.builder = Builder(Graph(self._pick(ODD_NAMES) if odd_names else "random"))
         self.odd_names = odd_names
-        dtype = f16 if half else f32
         batch: DimLike = symbol("N") if symbolic else self._pick((1, 2, 3))
         channels = self._pick((1, 3, 4, 5, 8, 16, 17, 32))
         x = self.builder.input(self._name("x"), dtype, (batch, channels, self._pick((1, 5, 6, 8)), self._pick((1, 4, 7))))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from graphc.errors import GraphcError, ModelError
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Graph, Kind, Value
+from graphc.ir.graph import Graph, Kind, Node, Value
 from graphc.ir.text import digest, graph_data, parse_graph, print_graph
 from graphc.ops.movement import Reshape
 from graphc.ops.pointwise import Cast, op
@@ -34,8 +34,9 @@ def _describe(graph: Graph) -> list[object]:
     def value(v: Value) -> object:
         return v.name, v.kind, v.type, v.layout, None if v.data is None else (v.data.dtype.str, v.data.shape, v.data.tobytes())
 
-    def node(n: object) -> object:
-        return [(n.name, repr(n.op), type(n.op), n.kernel, n.origins, n.source), [v.name for v in n.inputs], [value(v) for v in n.outputs]]  # type: ignore[attr-defined]
+    def node(n: Node) -> object:
+        head = (n.name, repr(n.op), type(n.op), n.kernel, n.algorithm, n.origins, n.source)
+        return [head, [v.name for v in n.inputs], [value(v) for v in n.outputs]]
 
     users = {v.name: sorted((n.outputs[0].name, count) for n, count in v.users.items()) for v in graph.values.values()}
     lists = [[v.name for v in graph.inputs], graph.output_names, [v.name for v in graph.outputs], list(graph.metadata.items())]
@@ -54,7 +55,7 @@ def _round_trip(graph: Graph) -> Graph:
 @given(seeds, st.booleans(), st.booleans(), st.booleans())
 @settings(max_examples=150)
 def test_random_graphs_come_back(seed: int, symbolic: bool, odd_names: bool, half: bool) -> None:
-    graph = random_graph(seed, size=8, symbolic=symbolic, odd_names=odd_names, half=half)
+    graph = random_graph(seed, size=8, symbolic=symbolic, odd_names=odd_names, dtype=f16 if half else f32)
     _round_trip(graph)
 
 
@@ -103,8 +104,8 @@ def test_machine_notes_can_be_left_out() -> None:
     builder = Builder()
     y = builder.add(op("relu"), builder.input("x", f32, (1, 16, 2, 2)))
     graph = builder.finish(y=y)
-    graph.nodes[0].kernel, y.layout = 3, Layout(16, ((1, 1), (0, 2)))
-    assert print_graph(graph).splitlines()[2] == "%relu = relu(%x) : f32[1,16,2,2] kernel 3 layout c16+1:1,0:2"
+    graph.nodes[0].kernel, graph.nodes[0].algorithm, y.layout = 3, "winograd2", Layout(16, ((1, 1), (0, 2)))
+    assert print_graph(graph).splitlines()[2] == "%relu = relu(%x) : f32[1,16,2,2] kernel 3 algorithm winograd2 layout c16+1:1,0:2"
     assert print_graph(graph, machine=False).splitlines()[2] == "%relu = relu(%x) : f32[1,16,2,2]"
     _round_trip(graph)
 
