@@ -31,7 +31,7 @@ class CpuProgram:
         self._pool = pool(threads)
         self._idle: list[_Context] = []
         self._lock = threading.Lock()
-        self.memory = Memory(plan.arena_bytes, weights.nbytes, sum(map(len, objects.values())))
+        self.memory = Memory(plan.arena_bytes + plan.scratch_bytes * self._pool.threads, weights.nbytes, sum(map(len, objects.values())))
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         outputs = [np.empty(type.static_shape, type.dtype.numpy) for _, type in self._plan.outputs]
@@ -65,7 +65,7 @@ class CpuProgram:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return _Context(self._plan, self._addresses, self._weights)
+        return _Context(self._plan, self._addresses, self._weights, self._pool.threads)
 
     def _give_back(self, context: _Context) -> None:
         with self._lock:
@@ -82,10 +82,11 @@ class _Patch:
 
 
 class _Context:
-    """What one run at a time uses: an arena, the pointers of all steps, and the step table."""
+    """What one run at a time uses: an arena and scratch behind it, the pointers of all steps, and the step table."""
 
-    def __init__(self, plan: Plan, addresses: Sequence[int], weights: WeightBuffer) -> None:
-        self._arena = np.zeros(plan.arena_bytes + ALIGN, np.uint8)
+    def __init__(self, plan: Plan, addresses: Sequence[int], weights: WeightBuffer, threads: int) -> None:
+        self._scratch = -(-plan.arena_bytes // ALIGN) * ALIGN
+        self._arena = np.zeros(self._scratch + plan.scratch_bytes * threads + ALIGN, np.uint8)
         base = int(self._arena.ctypes.data) + -int(self._arena.ctypes.data) % ALIGN
         self._pointers = np.zeros(sum(len(step.args) for step in plan.steps) + 1, np.uint64)
         self._inputs: list[_Patch] = []
@@ -113,6 +114,8 @@ class _Context:
     def _point(self, slot: int, ref: Ref, base: int, weights: WeightBuffer) -> None:
         if ref.space == "arena":
             self._pointers[slot] = base + ref.offset
+        elif ref.space == "scratch":
+            self._pointers[slot] = base + self._scratch
         elif ref.space == "weight":
             self._pointers[slot] = weights.address(ref.index) + ref.offset
         else:

@@ -11,13 +11,14 @@ import numpy as np
 from graphc.errors import UnsupportedError
 from graphc.ir.graph import Array
 from graphc.kernel.canonical import spec_text
-from graphc.kernel.spec import ConvSpec, MatmulSpec
+from graphc.kernel.spec import ConvSpec, MatmulSpec, WinogradConv, WinogradProduct
 from graphc.schedule.plan import Plan, Weight
 from graphc.target import Target
 from graphc_cpu import cache
 from graphc_cpu.fingerprint import fingerprint
 from graphc_cpu.kernels.matmul import pack_matmul_weight
 from graphc_cpu.kernels.pack import pack_conv_weight
+from graphc_cpu.kernels.winograd_pack import pack_winograd_weight
 
 ALIGN = 64
 SLACK = 256  # bytes of zeros behind each constant that the vector loads of an epilogue may touch
@@ -66,6 +67,8 @@ def _packed(weight: Weight, target: Target) -> Array:
         return pack_conv_weight(weight.spec, target, weight.data)
     if isinstance(weight.spec, MatmulSpec):
         return pack_matmul_weight(weight.spec, target, _rows(weight.spec, weight.data))
+    if isinstance(weight.spec, (WinogradConv, WinogradProduct)):
+        return pack_winograd_weight(weight.spec, weight.data)
     raise UnsupportedError(f"weights of a {weight.spec.family} kernel cannot be packed", where=weight.name)
 
 

@@ -63,9 +63,10 @@ class Value:
 
 
 class Node:
-    """One application of an op. `kernel` is the fusion group that a pass put the node into (None: a kernel of its own)."""
+    """One application of an op. `kernel` is the fusion group that a pass put the node into (None: a kernel of its own); `algorithm` is
+    how a convolution is computed (a key of `graphc.kernel.choose.ALGORITHMS`; "" where there is no choice)."""
 
-    __slots__ = ("inputs", "kernel", "name", "op", "origins", "outputs", "source")
+    __slots__ = ("algorithm", "inputs", "kernel", "name", "op", "origins", "outputs", "source")
 
     def __init__(self, name: str, op: Op, inputs: Iterable[Value], source: Source, origins: tuple[str, ...]) -> None:
         self.name = name
@@ -75,6 +76,7 @@ class Node:
         self.source = source
         self.origins = origins
         self.kernel: int | None = None
+        self.algorithm = ""
         for value in self.inputs:
             value.users[self] = value.users.get(self, 0) + 1
 
@@ -182,7 +184,7 @@ class Graph:
         made.inputs = [new[value] for value in self.inputs]
         for node in self.nodes:
             twin = Node(node.name, node.op.bind(sizes), (new[value] for value in node.inputs), node.source, node.origins)
-            twin.kernel = node.kernel
+            twin.kernel, twin.algorithm = node.kernel, node.algorithm
             for value in node.outputs:
                 new[value] = made.add_value(value.name, value.type.bind(sizes), Kind.RESULT)
                 new[value].producer = twin

@@ -11,6 +11,7 @@ from __future__ import annotations
 from graphc.errors import VerifyError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.patch import Patch
+from graphc.kernel.choose import ALGORITHMS
 from graphc.ops.conv import Conv
 from graphc.ops.pointwise import op
 from graphc.passes.anchors import anchor_family
@@ -40,7 +41,7 @@ def run(graph: Graph, context: Context) -> int:
     for node in graph.nodes:
         if anchor_family(node) == "conv":
             _widen_halo(node.inputs[0], node)
-    return sum(value.layout != PLAIN for value in graph.values.values())
+    return patch.count + sum(value.layout != PLAIN for value in graph.values.values())
 
 
 def _copy_edges(patch: Patch, target: Target) -> None:
@@ -124,11 +125,13 @@ def _widen_halo(x: Value, node: Node) -> None:
     spatial = [int(size) for size in x.type.static_shape[2:]]
     out = [int(size) for size in node.output.type.static_shape[2:]]
     kernel = [int(size) for size in node.inputs[1].type.static_shape[2:]]
+    tile = ALGORITHMS.get(node.algorithm, 0) or 1
     have = x.layout.halo or ((0, 0),) * len(spatial)
     need = []
     for i, size in enumerate(spatial):
         before = int(node.op.pad_before[i])
-        last = (out[i] - 1) * int(node.op.stride[i]) + (kernel[i] - 1) * int(node.op.dilation[i]) - before
+        end = -(-out[i] // tile) * tile - 1  # the last position of the last tile
+        last = end * int(node.op.stride[i]) + (kernel[i] - 1) * int(node.op.dilation[i]) - before
         need.append((max(have[i][0], before), max(have[i][1], last - (size - 1), 0)))
     halo = tuple(need)
     x.layout = Layout(x.layout.block, halo if any(b or a for b, a in halo) else ())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Union
 
 from graphc.ir.graph import Graph, Value
 from graphc.kernel.spec import Operand
@@ -127,6 +128,16 @@ def _is_row_major(value: Value) -> bool:
     return all(size == 1 for size in shape[2:]) and (shape[1] % layout.block == 0 or shape[0] == 1)
 
 
+@dataclass(frozen=True, eq=False)
+class Temporary:
+    """A buffer between the steps of one kernel."""
+
+    nbytes: int
+
+
+Buffer = Union[Value, Temporary]
+
+
 @dataclass(frozen=True)
 class Lifetime:
     """Bytes needed from step `first` to step `last`, both included."""
@@ -136,9 +147,9 @@ class Lifetime:
     last: int
 
 
-def assign(lifetimes: Mapping[Value, Lifetime]) -> tuple[dict[Value, int], int]:
+def assign(lifetimes: Mapping[Buffer, Lifetime]) -> tuple[dict[Buffer, int], int]:
     """Offset of each buffer, and the size of the arena."""
-    offsets: dict[Value, int] = {}
+    offsets: dict[Buffer, int] = {}
     placed: list[tuple[int, int, Lifetime]] = []  # start, end
     for value, life in sorted(lifetimes.items(), key=lambda item: (-item[1].nbytes, item[1].first)):
         size = -(-(life.nbytes + SLACK) // ALIGN) * ALIGN

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from graphc.errors import ResourceError
 from graphc.ir.graph import Array, Graph, Kind, Value
 from graphc.ir.op import Cost
-from graphc.kernel.spec import KernelSpec
+from graphc.kernel.choose import ALGORITHMS
+from graphc.kernel.spec import ConvSpec, KernelSpec, WinogradConv, WinogradInput, WinogradOutput
 from graphc.knobs import knob
 from graphc.ops.movement import Concat
 from graphc.schedule.lower import Lowered, halo_spec, lower
-from graphc.schedule.memory import Lifetime, Placement, assign
+from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assign
 from graphc.schedule.partition import Kernel, partition
+from graphc.schedule.winograd import winograd_spec
 from graphc.target import Target
 from graphc.types.tensor import TensorType
 
@@ -21,14 +23,15 @@ MAX_ARENA = knob("GRAPHC_MAX_BYTES", int, 64 << 30, "largest arena, tensor or we
 
 @dataclass(frozen=True)
 class Ref:
-    """Where an operand's pointer points: space is arena, weight, input or output; `index` counts weights, inputs or outputs."""
+    """Where an operand's pointer points: space is arena, weight, input, output or scratch (memory of each thread, one after
+    the other, of the kernel's own size); `index` counts weights, inputs or outputs."""
 
     space: str
     index: int
     offset: int = 0  # bytes
 
     def __str__(self) -> str:
-        name = self.space if self.space == "arena" else f"{self.space}{self.index}"
+        name = self.space if self.space in ("arena", "scratch") else f"{self.space}{self.index}"
         return f"{name}+{self.offset}" if self.offset or self.space == "arena" else name
 
 
@@ -66,6 +69,7 @@ class Plan:
     steps: list[Step] = field(default_factory=list)
     weights: list[Weight] = field(default_factory=list)
     arena_bytes: int = 0
+    scratch_bytes: int = 0  # per thread
 
     @property
     def flops(self) -> int:
@@ -87,6 +91,17 @@ def make_plan(graph: Graph, target: Target) -> Plan:
     return _Planner(graph, target).plan
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A step before memory is assigned. `part`: what its label says after the kernel's name."""
+
+    spec: KernelSpec
+    arguments: list[Value | Ref | Temporary]
+    kernel: Kernel | None
+    overlaps: bool = False
+    part: str = ""
+
+
 class _Planner:
     def __init__(self, graph: Graph, target: Target) -> None:
         self.graph = graph
@@ -96,7 +111,7 @@ class _Planner:
         self.plan.outputs = [(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)]
         self._numbers: dict[KernelSpec, int] = {}
         self._weights: dict[tuple[int, KernelSpec | None], int] = {}
-        self._pending: list[tuple[KernelSpec, list[Value | Ref], Kernel | None, bool]] = []
+        self._pending: list[_Call] = []
         self._lower_all()
         self._assign_memory()
 
@@ -108,12 +123,12 @@ class _Planner:
             root = self.placement.place(kernel.output).root
             if root.layout.has_halo and root not in haloed:
                 haloed.add(root)
-                self._pending.append((halo_spec(self.placement.operand(root)), [root], None, True))
+                self._pending.append(_Call(halo_spec(self.placement.operand(root)), [root], None, True))
             placed = self._placed_pieces(kernel)
             if isinstance(kernel.anchor.op, Concat) and len(placed) == len(kernel.anchor.inputs):
                 continue
             lowered = lower(kernel, self.placement.operand, placed)
-            self._pending.append((lowered.spec, self._arguments(lowered, kernel), kernel, False))
+            self._pending += self._calls(lowered, kernel)
 
     def _placed_pieces(self, kernel: Kernel) -> frozenset[int]:
         if not isinstance(kernel.anchor.op, Concat) or len(kernel.nodes) > 1:
@@ -122,11 +137,30 @@ class _Planner:
         values = kernel.anchor.inputs
         return frozenset(i for i, v in enumerate(values) if self.placement.is_placed(v) and self.placement.place(v).root is mine)
 
-    def _arguments(self, lowered: Lowered, kernel: Kernel) -> list[Value | Ref]:
-        arguments: list[Value | Ref] = []
+    def _calls(self, lowered: Lowered, kernel: Kernel) -> list[_Call]:
+        """The steps of a kernel: one, but for Winograd convolutions with large weights."""
+        spec, algorithm = lowered.spec, kernel.anchor.algorithm
+        if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
+            return [_Call(spec, self._arguments(lowered, kernel, spec), kernel)]
+        made = winograd_spec(spec, algorithm, self.plan.target)
+        if isinstance(made, WinogradConv):
+            self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
+            return [_Call(made, [*self._arguments(lowered, kernel, made), Ref("scratch", 0)], kernel)]
+        first, second, last = made
+        x, weights, *rest = self._arguments(lowered, kernel, second)
+        transformed, product = Temporary(second.transformed.nbytes), Temporary(second.product.nbytes)
+        return [
+            _Call(first, [x, transformed], kernel),
+            _Call(second, [transformed, weights, product], kernel, part=":product"),
+            _Call(last, [product, *rest], kernel, part=":output"),
+        ]
+
+    def _arguments(self, lowered: Lowered, kernel: Kernel, spec: KernelSpec) -> list[Value | Ref | Temporary]:
+        """Of the operands, with weights packed for `spec`."""
+        arguments: list[Value | Ref | Temporary] = []
         for slot, value in enumerate(lowered.inputs):
             if value.is_constant:
-                packed_for = lowered.spec if slot == lowered.packed else None
+                packed_for = spec if slot == lowered.packed else None
                 arguments.append(Ref("weight", self._weight(value, packed_for)))
             else:
                 arguments.append(value)
@@ -143,15 +177,15 @@ class _Planner:
     def _assign_memory(self) -> None:
         outputs = {value: i for i, value in reversed(list(enumerate(self.graph.outputs))) if value.kind is Kind.RESULT}
         inputs = {value: i for i, value in enumerate(self.graph.inputs)}
-        spans: dict[Value, tuple[int, int]] = {}
-        for number, (_, arguments, _, _) in enumerate(self._pending):
-            for argument in arguments:
-                if isinstance(argument, Value):
-                    root = self.placement.place(argument).root
+        spans: dict[Buffer, tuple[int, int]] = {}
+        for number, call in enumerate(self._pending):
+            for argument in call.arguments:
+                if not isinstance(argument, Ref):
+                    root = self._root(argument)
                     first, _ = spans.get(root, (number, number))
                     spans[root] = (first, number)
         lifetimes = {
-            root: Lifetime(self.placement.operand(root).nbytes, first, last)
+            root: Lifetime(root.nbytes if isinstance(root, Temporary) else self.placement.operand(root).nbytes, first, last)
             for root, (first, last) in spans.items()
             if root not in outputs and root not in inputs
         }
@@ -160,31 +194,42 @@ class _Planner:
         if size > limit:
             raise ResourceError(f"the arena would need {size} bytes, the limit is {limit}", hint="a smaller batch, or GRAPHC_MAX_BYTES")
         self.plan.arena_bytes = size
-        for spec, arguments, kernel, overlaps in self._pending:
+        for call in self._pending:
             refs = []
-            for argument in arguments:
+            for argument in call.arguments:
                 if isinstance(argument, Ref):
                     refs.append(argument)
                     continue
-                place = self.placement.place(argument)
-                if place.root in outputs:
-                    refs.append(Ref("output", outputs[place.root], place.offset))
-                elif place.root in inputs:
-                    refs.append(Ref("input", inputs[place.root], place.offset))
+                root = self._root(argument)
+                offset = self.placement.place(argument).offset if isinstance(argument, Value) else 0
+                if root in outputs:
+                    refs.append(Ref("output", outputs[root], offset))
+                elif root in inputs:
+                    refs.append(Ref("input", inputs[root], offset))
                 else:
-                    refs.append(Ref("arena", 0, offsets[place.root] + place.offset))
-            self.plan.steps.append(self._step(spec, tuple(refs), kernel, overlaps))
+                    refs.append(Ref("arena", 0, offsets[root] + offset))
+            self.plan.steps.append(self._step(call, tuple(refs)))
 
-    def _step(self, spec: KernelSpec, refs: tuple[Ref, ...], kernel: Kernel | None, overlaps: bool) -> Step:
+    def _root(self, argument: Value | Temporary) -> Buffer:
+        return self.placement.place(argument).root if isinstance(argument, Value) else argument
+
+    def _step(self, call: _Call, refs: tuple[Ref, ...]) -> Step:
+        kernel, spec = call.kernel, call.spec
         number = self._numbers.setdefault(spec, len(self._numbers))
         if number == len(self.plan.kernels):
             self.plan.kernels.append(spec)
         if kernel is None:
-            return Step(number, refs, "halo", (), (), Cost(0, 0), overlaps)
-        flops = sum(node.op.cost([v.type for v in node.inputs], [v.type for v in node.outputs]).flops for node in kernel.nodes)
-        moved = sum(value.type.nbytes for value in (*kernel.inputs, kernel.output))
+            return Step(number, refs, "halo", (), (), Cost(0, 0), call.overlaps)
         names = tuple(node.name for node in kernel.nodes)
-        return Step(number, refs, kernel.anchor.name, kernel.origins, names, Cost(flops, moved), overlaps)
+        return Step(number, refs, f"{kernel.anchor.name}{call.part}", kernel.origins, names, _cost(call, kernel), call.overlaps)
+
+
+def _cost(call: _Call, kernel: Kernel) -> Cost:
+    """Operations and bytes of the model's nodes; of a convolution in three steps the operations are those of the second."""
+    if isinstance(call.spec, (WinogradInput, WinogradOutput)):
+        return Cost(0, sum(operand.nbytes for operand in call.spec.operands))
+    flops = sum(node.op.cost([v.type for v in node.inputs], [v.type for v in node.outputs]).flops for node in kernel.nodes)
+    return Cost(flops, sum(value.type.nbytes for value in (*kernel.inputs, kernel.output)))
 
 
 def _signature(values: list[Value]) -> list[tuple[str, TensorType]]:

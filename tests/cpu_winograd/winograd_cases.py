@@ -18,7 +18,7 @@ from graphc.kernel.spec import (
     WinogradProduct,
     tile_buffer,
 )
-from graphc.target import Target, named
+from graphc.target import Target
 from graphc.types.dtype import f32
 from graphc_cpu import jit
 from graphc_cpu.emit.ir import module
@@ -27,6 +27,7 @@ from graphc_cpu.kernels.winograd import emit_winograd
 from graphc_cpu.kernels.winograd_pack import pack_winograd_weight
 
 Array = np.ndarray[Any, Any]
+ThreeSteps = tuple[WinogradInput, WinogradProduct, WinogradOutput]
 
 
 def grid_of(conv: ConvSpec, m: int) -> TileGrid:
@@ -44,7 +45,7 @@ def fused(conv: ConvSpec, m: int, tiles: int, chunk: int) -> WinogradConv:
     return WinogradConv(conv, grid_of(conv, m), tiles, chunk)
 
 
-def steps(conv: ConvSpec, m: int, chunk: int) -> tuple[WinogradInput, WinogradProduct, WinogradOutput]:
+def steps(conv: ConvSpec, m: int, chunk: int) -> ThreeSteps:
     grid, lanes = grid_of(conv, m), conv.x.layout.block
     blocks = [-(-channels // lanes) for channels in (conv.weight_shape[1], conv.weight_shape[0])]
     v, p = (tile_buffer(f32, grid, grid.count, count, lanes) for count in blocks)
@@ -80,7 +81,7 @@ def run_fused(spec: WinogradConv, target: Target, operands: Sequence[Array], thr
     return results
 
 
-def run_steps(specs: tuple[WinogradInput, WinogradProduct, WinogradOutput], target: Target, operands: Sequence[Array], threads: Sequence[int]) -> list[Array]:  # fmt: skip
+def run_steps(specs: ThreeSteps, target: Target, operands: Sequence[Array], threads: Sequence[int]) -> list[Array]:
     x, w, *extras = operands
     library = compiled(specs, target)
     packed = pack_winograd_weight(specs[1], w)
@@ -109,7 +110,3 @@ def check(results: Sequence[Array], wanted: Array, tolerance: float) -> None:
     assert (wanted != 77).any()
     np.testing.assert_array_equal(wanted == 77, results[0] == 77)
     np.testing.assert_allclose(results[0], wanted, rtol=0, atol=tolerance * np.abs(wanted[wanted != 77]).max())
-
-
-def level(name: str) -> Target:
-    return named(name)

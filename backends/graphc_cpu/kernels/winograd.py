@@ -15,12 +15,11 @@ from graphc.errors import ShapeError, UnsupportedError
 from graphc.kernel.spec import ConvSpec, Operand, TileGrid, WinogradConv, WinogradInput, WinogradOutput, WinogradProduct, WinogradSpec
 from graphc.kernel.winograd import TILES
 from graphc.target import Target
-from graphc.types.dtype import DType
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type
 from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of
 from graphc_cpu.kernels.winograd_tiles import InputTiles, OutputTiles, TilePlace, place_of
 from graphc_cpu.micro.epilogue import check_epilogue
-from graphc_cpu.micro.shape import Split, max_pixels, split
+from graphc_cpu.micro.shape import max_pixels, split
 from graphc_cpu.micro.tile import Reduction, RegisterTile
 
 PREFETCH_BYTES = 4096
@@ -237,9 +236,8 @@ class _Product:
         self.spec = spec
         self.f = kernel_function(name)
         self.element = scalar_type(spec.transformed.dtype)
-        self.products = Products(
-            self.f, target, spec.transformed, spec.product, spec.weight_shape, spec.lanes, spec.chunk, spec.grid.count
-        )
+        tiles = spec.grid.count
+        self.products = Products(self.f, target, spec.transformed, spec.product, spec.weight_shape, spec.lanes, spec.chunk, tiles)
 
     def emit(self) -> Function:
         self.pointers = operand_pointers(self.f, 3)

@@ -5,6 +5,7 @@ Fused: [chunk of output blocks][position][input channel][block][lane]; three ste
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,10 @@ def pack_winograd_weight(spec: WinogradConv | WinogradProduct, w: Array) -> Arra
     packed = np.empty(positions * channels * chunks.total * lanes, np.float32)
     if fused:
         bounds = [start * lanes * channels * positions for start in starts]
-        places = [packed[a:b].reshape(positions, -1) for a, b in zip(bounds, bounds[1:], strict=False)]
+        places = [packed[a:b].reshape(positions, -1) for a, b in pairwise(bounds)]
     else:
         rows = packed.reshape(positions, -1)
-        places = [rows[:, a * lanes * channels : b * lanes * channels] for a, b in zip(starts, starts[1:], strict=False)]
+        places = [rows[:, a * lanes * channels : b * lanes * channels] for a, b in pairwise(starts)]
     w = np.asarray(w, np.float32).reshape(shape)
     for place, start, end in zip(places, starts, starts[1:], strict=False):
         place[...] = _transformed(w[start * lanes : end * lanes], (end - start) * lanes, spec.grid.m)

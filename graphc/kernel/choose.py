@@ -1,0 +1,190 @@
+"""choose: how a convolution is computed. Candidates with predicted times, from a small model of a machine.
+
+Candidates of a 3x3 convolution of stride 1 (float32, one group, constant weights): the direct sum; Winograd F(2, 3) and F(4, 3); each of
+the two fused (one step, tiles in a thread's own cache) or in three steps (each weight is read once).
+
+Two questions with different inputs. *Which sum* (direct, tile 2, tile 4) decides the bits of a result, so it follows from the shape and
+the machine level alone, priced for `REFERENCE_CORES` cores and the level's generic caches: the same on every machine of that level, for
+any number of threads. *Which form* leaves every bit as it is and follows from the cores and caches of the real target.
+
+Accuracy rule: an algorithm may be chosen where its rms error against float64 is at most `MAX_ERROR` times that of the direct sum in the
+same precision. Measured ratios are in `ERROR_RATIO`; `accuracy="exact"` allows the direct sum alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from graphc.errors import AttributeValueError
+from graphc.kernel.spec import TileGrid, tile_buffer
+from graphc.knobs import knob
+from graphc.target import TARGETS, Target
+from graphc.types.dtype import f32
+
+DIRECT = "direct"
+ALGORITHMS = {DIRECT: 0, "winograd2": 2, "winograd4": 4}  # name -> Winograd's tile, 0 for none
+CONV = knob("GRAPHC_CONV", str, "", "compute every convolution that allows it by one algorithm: direct, winograd2 or winograd4")
+MAX_ERROR = 3.0
+ERROR_RATIO = {DIRECT: 1.0, "winograd2": 0.8, "winograd4": 2.1}
+REFERENCE_CORES = 2
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """What the choice depends on: batch, channels, and the size of the output map."""
+
+    batch: int
+    inputs: int
+    outputs: int
+    height: int
+    width: int
+
+    def grid(self, m: int) -> TileGrid:
+        return TileGrid(m, self.batch, -(-self.height // m), -(-self.width // m))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compute a convolution. `tiles` at a time per thread (0: three steps), `chunk` blocks of output channels at a time."""
+
+    algorithm: str
+    tiles: int = 0
+    chunk: int = 0
+    cycles: float = 0.0
+
+    @property
+    def m(self) -> int:
+        return ALGORITHMS[self.algorithm]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates of one core, in cycles of the multiply-add loop: `fma` cycles per vector multiply-add; bytes per cycle from each level."""
+
+    fma: float
+    l2: float = 24.0
+    l3: float = 20.0
+    memory: float = 8.0
+    memory_all: float = 9.0  # all cores together
+    step: float = 1500.0  # a barrier and the uneven end of a step
+
+
+def machine_of(target: Target) -> Machine:
+    """What is measured on an AVX-512 machine whose units are 32 bytes wide, scaled by the width of vectors."""
+    fma = max(target.vector_bytes / 64, 0.25)
+    return Machine(fma if target.has_fma else 2 * fma)
+
+
+def choose_algorithm(shape: ConvShape, target: Target, accuracy: str) -> str:
+    """The name of the sum: a key of ALGORITHMS."""
+    forced = CONV.get()
+    if forced and forced not in ALGORITHMS:
+        raise AttributeValueError(f"GRAPHC_CONV={forced!r}", hint=f"one of {', '.join(ALGORITHMS)}")
+    if accuracy == "exact":
+        return DIRECT
+    return forced or _cheapest_algorithm(shape, target.name, target.vector_bytes)
+
+
+@lru_cache(maxsize=4096)
+def _cheapest_algorithm(shape: ConvShape, level: str, vector_bytes: int) -> str:
+    generic = next((t for t in TARGETS.values() if t.name == level), None)
+    generic = generic or next(t for t in TARGETS.values() if t.vector_bytes == vector_bytes)
+    reference = replace(generic, cores=REFERENCE_CORES)
+    allowed = [name for name, ratio in ERROR_RATIO.items() if ratio <= MAX_ERROR]
+    return min((c for name in allowed for c in candidates(shape, name, reference)), key=lambda c: c.cycles).algorithm
+
+
+@lru_cache(maxsize=4096)
+def choose_form(shape: ConvShape, algorithm: str, target: Target) -> Candidate:
+    """The fastest form of a sum on a machine."""
+    return min(candidates(shape, algorithm, target), key=lambda c: c.cycles)
+
+
+def candidates(shape: ConvShape, algorithm: str, target: Target) -> Iterator[Candidate]:
+    """Every form of one algorithm, with its predicted cycles."""
+    model = _Model(shape, target)
+    if algorithm == DIRECT:
+        yield Candidate(DIRECT, cycles=model.direct())
+        return
+    m = ALGORITHMS[algorithm]
+    count = shape.grid(m).count
+    for chunk in _chunks(model.out_blocks, target):
+        yield Candidate(algorithm, 0, chunk, model.steps(m, chunk))
+        for parts in sorted({-(-count // tiles) for tiles in (7, 10, 14, 18, 24, 28, 36, 42, 56)}):
+            tiles = -(-count // parts)
+            yield Candidate(algorithm, tiles, chunk, model.fused(m, tiles, chunk))
+
+
+def _chunks(blocks: int, target: Target) -> Iterator[int]:
+    most = 4 if target.registers >= 32 and target.vector_bytes > 16 else 2
+    return iter(range(1, min(blocks, most) + 1))
+
+
+_INPUT = {2: 60.0, 4: 245.0}  # cycles per tile and 64 bytes of channels: loads, transform, stores
+_OUTPUT = {2: 55.0, 4: 190.0}
+
+
+class _Model:
+    """Predicted cycles of one convolution, all cores together at work."""
+
+    def __init__(self, shape: ConvShape, target: Target) -> None:
+        self.shape, self.target, self.machine = shape, target, machine_of(target)
+        self.lanes = target.lanes(f32)
+        self.in_blocks, self.out_blocks = -(-shape.inputs // self.lanes), -(-shape.outputs // self.lanes)
+
+    def direct(self) -> float:
+        s = self.shape
+        sums = s.batch * s.height * s.width * self.out_blocks * s.inputs * 9 * self.machine.fma * 1.06
+        return self._overlapped(sums / self.target.cores, self._weights(9))
+
+    def steps(self, m: int, chunk: int) -> float:
+        grid, cores = self.shape.grid(m), self.target.cores
+        vector = 64 * self.machine.fma
+        buffers = [tile_buffer(f32, grid, grid.count, b, self.lanes).nbytes for b in (self.in_blocks, self.out_blocks)]
+        spill = sum(2 * self._fetch(size, sum(buffers) + self._weights(grid.positions)) for size in buffers)
+        transforms = grid.count * (self.in_blocks * _INPUT[m] + self.out_blocks * _OUTPUT[m]) * vector / 64
+        sums = self._products(grid, grid.count, chunk)
+        return self._overlapped(sums / cores, self._weights(grid.positions)) + transforms / cores + spill / cores + 2 * self.machine.step
+
+    def fused(self, m: int, tiles: int, chunk: int) -> float:
+        grid, cores = self.shape.grid(m), self.target.cores
+        parts = -(-grid.count // tiles)
+        turns = -(-parts // cores)
+        vector = 64 * self.machine.fma
+        transforms = tiles * (self.in_blocks * _INPUT[m] + self.out_blocks * _OUTPUT[m]) * vector / 64
+        buffer = tile_buffer(f32, grid, tiles, self.in_blocks, self.lanes).nbytes
+        small = tile_buffer(f32, grid, tiles, chunk, self.lanes).nbytes
+        weights = self._weights(grid.positions)
+        chunks = -(-self.out_blocks // chunk)
+        reads = self._fetch(buffer, buffer + small + min(weights, self.target.l2 // 2)) * chunks
+        sums = self._products(grid, tiles, chunk)
+        every = max(sums, self._fetch(weights, weights + buffer + small)) + 0.3 * min(sums, reads) + transforms
+        return turns * every + self._cold(weights)
+
+    def _products(self, grid: TileGrid, tiles: int, chunk: int) -> float:
+        """Multiply-adds of `tiles` tiles with all output channels, in the register tiles that the kernels use."""
+        groups = -(-tiles // max(1, (self.target.registers - chunk - 1) // chunk))
+        pixels = -(-tiles // groups)
+        step = max(pixels * chunk, pixels + chunk, 8) + 0.03 * pixels + 0.3 * chunk
+        step += 2.5 * chunk * pixels / self.shape.inputs  # stores
+        return grid.positions * self.shape.inputs * groups * (self.out_blocks / chunk) * step * self.machine.fma
+
+    def _weights(self, positions: int) -> int:
+        return positions * self.shape.inputs * self.out_blocks * self.lanes * 4
+
+    def _fetch(self, nbytes: float, footprint: float) -> float:
+        """Cycles for one core to read bytes that live in the smallest cache which holds the footprint."""
+        if footprint <= 0.75 * self.target.l2:
+            return nbytes / self.machine.l2 * 0.5
+        return nbytes / (self.machine.l3 if footprint <= 0.75 * self.target.l3 else self.machine.memory)
+
+    def _cold(self, weights: float) -> float:
+        """Weights come from memory at the first use: other layers have pushed them out."""
+        return 0.2 * weights / self.machine.memory_all
+
+    def _overlapped(self, compute: float, weights: float) -> float:
+        """Compute while weights stream from memory: the longer of both, and a part of the shorter."""
+        stream = weights / self.machine.memory_all
+        return max(compute, stream) + 0.2 * min(compute, stream)
