@@ -41,8 +41,8 @@ class Context:
     def pointwise(self, name: str, *inputs: Value, **parameters: Any) -> Value:
         return self.builder.add(pointwise(name, **parameters), *inputs)
 
-    def constant(self, data: Any, dtype: DType | None = None) -> Value:
-        return self.builder.constant(data, dtype)
+    def constant(self, data: Any, dtype: DType | None = None, name: str = "const") -> Value:
+        return self.builder.constant(data, dtype, name)
 
     def like(self, number: float, value: Value) -> Value:
         """A 0-d constant of the value's dtype."""
@@ -127,9 +127,12 @@ class Context:
 
     # control flow -----------------------------------------------------------------------------------------------------------
 
-    def inline(self, graph: onnx.GraphProto, inputs: Mapping[str, Item]) -> list[Item]:
-        """Import a subgraph in place, with its inputs bound; returns its outputs. Outer values are visible."""
-        return self._importer.inline_graph(graph, inputs)
+    def inline(self, graph: onnx.GraphProto, inputs: Mapping[str, Item], label: str = "") -> list[Item]:
+        """Import a subgraph in place, with its inputs bound; returns its outputs. Outer values are visible.
+
+        `label` becomes part of the names, so that the iterations of a loop are told apart.
+        """
+        return self._importer.inline_graph(graph, inputs, label)
 
 
 def normal_axis(axis: int, rank: int) -> int:

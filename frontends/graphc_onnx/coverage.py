@@ -32,7 +32,7 @@ class Coverage:
 
     @property
     def how(self) -> str:
-        """"handler", "function body" or "no", for its newest version that is not a mere deprecation."""
+        """ "handler", "function body" or "no", for its newest version that is not a mere deprecation."""
         newest = self.versions[-2] if self.deprecated and len(self.versions) > 1 else self.versions[-1]
         return "handler" if newest in self.handled else "function body" if newest in self.by_body else "no"
 

@@ -36,7 +36,7 @@ from graphc_onnx.tensors import Array, Storage, check_size, dense, to_array
 _UNEXPECTED = (
     ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, OSError, onnx.checker.ValidationError
 )  # fmt: skip
-MAX_NODES = knob("GRAPHC_MAX_NODES", int, 200_000, "most nodes of an imported model, with functions inlined and loops unrolled")
+MAX_NODES = knob("GRAPHC_MAX_NODES", int, 100_000, "most nodes of an imported model, with functions inlined and loops unrolled")
 
 
 def load(model: ModelSource, *, dims: Mapping[str, int] | None = None, values: Mapping[str, Array] | None = None) -> Graph:
@@ -220,9 +220,9 @@ class Importer:
             self._nodes(nodes, unique_node_names(nodes))
             return [scope.items.get(output) for output in body.output]  # what a call does not ask for may be undefined
 
-    def inline_graph(self, graph: onnx.GraphProto, inputs: Mapping[str, Item]) -> list[Item]:
-        """Import a subgraph in place: its outputs, in order."""
-        prefix = f"{self.scope.prefix}{self.builder.source.node}/"
+    def inline_graph(self, graph: onnx.GraphProto, inputs: Mapping[str, Item], label: str = "") -> list[Item]:
+        """Import a subgraph in place: its outputs, in order. `label` tells repeated imports of one node apart."""
+        prefix = f"{self.scope.prefix}{self.builder.source.node}/{label}"
         with self._inside(Scope(self.scope.versions, prefix, self.scope, dict(inputs))) as scope:
             if id(graph) not in self.leaves:  # the body of a loop is imported many times
                 self._initializers(graph)

@@ -137,6 +137,19 @@ def test_functions_that_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
         load(model([node("F0", ["x"], ["y"], domain="my")], [X], [Y], functions=chain))
 
 
+def test_endless_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_MAX_NODES", "5000")
+    body = helper.make_graph(
+        [node("Identity", ["going"], ["still"]), node("Relu", ["a"], ["b"])],
+        "body",
+        [info("i", [], INT64), info("going", [], onnx.TensorProto.BOOL), info("a", [2, 3])],
+        [info("still", [], onnx.TensorProto.BOOL), info("b", [2, 3])],
+    )
+    trips = {"trips": np.asarray(1 << 62, np.int64)}
+    with pytest.raises(ResourceError, match="GRAPHC_MAX_NODES"):
+        load(model([node("Loop", ["trips", "", "x"], ["y"], body=body)], [X], [Y], trips))
+
+
 def test_deep_nesting_of_subgraphs() -> None:
     graph = helper.make_graph([node("Relu", ["x"], ["y"])], "leaf", [], [Y])
     for depth in range(30):

@@ -46,11 +46,11 @@ def loop(context: Context, node: OnnxNode) -> list[Item]:
     if len(body.input) != 2 + len(carried) or len(body.output) < 1 + len(carried):
         raise ModelError("the body of Loop does not fit the carried values")
     stacks: list[list[Value]] = [[] for _ in body.output[1 + len(carried) :]]
-    step = 0
+    step, yes = 0, context.constant(np.asarray(True))
     while going and (trips is None or step < trips):
-        state = {"number": context.constant(np.asarray(step, np.int64)), "going": context.constant(np.asarray(True))}
-        given = [state["number"], state["going"], *carried]
-        made = context.inline(body, dict(zip((info.name for info in body.input), given, strict=True)))
+        number = context.constant(np.asarray(step, np.int64), name=f"{node.name}/{step}")
+        given = [number, yes, *carried]
+        made = context.inline(body, dict(zip((info.name for info in body.input), given, strict=True)), f"{step}/")
         for stack, item in zip(stacks, made[1 + len(carried) :], strict=True):
             stack.append(_tensor(item))
         carried = made[1 : 1 + len(carried)]
@@ -92,7 +92,7 @@ def scan_8(context: Context, node: OnnxNode) -> list[Item]:
     for n in range(inputs[0].type.shape[0].__index__() if inputs else 0):
         rows = [_element(context, value, 0, n) for value in inputs]
         sources = [_Source(x, 0, bool(b)) for x, b in zip(rows[states:], back, strict=True)]
-        carried, stacks = _scanned(context, body, list(rows[:states]), sources)
+        carried, stacks = _scanned(context, body, list(rows[:states]), sources, f"{n}/")
         stacked = [_stacked(context, stack, 0, info) for stack, info in zip(stacks, body.output[states:], strict=True)]
         for result, item in zip(results, [*map(_tensor, carried), *stacked], strict=True):
             result.append(item)
@@ -116,7 +116,9 @@ def _scan_body(node: OnnxNode, inputs: int, states: int) -> tuple[onnx.GraphProt
     return body, len(body.output) - states
 
 
-def _scanned(context: Context, body: onnx.GraphProto, carried: list[Item], sources: list[_Source]) -> tuple[list[Item], list[list[Value]]]:
+def _scanned(
+    context: Context, body: onnx.GraphProto, carried: list[Item], sources: list[_Source], label: str = ""
+) -> tuple[list[Item], list[list[Value]]]:
     """The final state and, for each scan output, its elements in order of the iterations."""
     lengths = {source.value.type.shape[source.axis] for source in sources}
     if len(lengths) != 1:
@@ -125,7 +127,7 @@ def _scanned(context: Context, body: onnx.GraphProto, carried: list[Item], sourc
     stacks: list[list[Value]] = [[] for _ in body.output[states:]]
     for step in range(length):
         elements = [_element(context, s.value, s.axis, length - 1 - step if s.back else step) for s in sources]
-        made = context.inline(body, dict(zip((info.name for info in body.input), [*carried, *elements], strict=True)))
+        made = context.inline(body, dict(zip((info.name for info in body.input), [*carried, *elements], strict=True)), f"{label}{step}/")
         carried = made[:states]
         for stack, item in zip(stacks, made[states:], strict=True):
             stack.append(_tensor(item))

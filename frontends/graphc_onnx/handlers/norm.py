@@ -30,7 +30,7 @@ def batch_norm(context: Context, node: OnnxNode) -> tuple[Value, ...]:
         training = any(node.wants(i) for i in range(1, 5)) or (node.opset < 7 and node.has("is_test") and not node.flag("is_test"))
     dtype = x.type.dtype
     if not training:
-        return (context.add(BatchNorm(epsilon), x, *(context.cast(v, dtype) for v in (scale, bias, mean, var))),)
+        return (context.add(BatchNorm(epsilon, momentum), x, *(context.cast(v, dtype) for v in (scale, bias, mean, var))),)
     if node.opset < 14:
         raise node.unsupported("BatchNormalization in training mode below opset 14", hint="export with opset 14 or newer")
     return _training(context, x, (scale, bias), (mean, var), epsilon, momentum)
