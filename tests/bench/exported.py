@@ -91,7 +91,7 @@ class Export:
         """A linear layer on the last axis of an image: MatMul and Add."""
         name = self._name("linear")
         weight = self._draw((x.array.shape[-1], features), x.array.shape[-1])
-        y = x.array @ weight
+        y = x.array.reshape(-1, x.array.shape[-1]) @ weight
         scale = np.float32(1 / y.std())
         product = self.op("MatMul", [x, self.constant(f"{name}.weight", weight * scale)])
         bias = self._draw((features,), 50) - product.array.mean(axis=tuple(range(product.array.ndim - 1)))
@@ -100,12 +100,12 @@ class Export:
     def layer_norm(self, x: Tensor) -> Tensor:
         """LayerNormalization over the last axis."""
         name, size = self._name("norm"), x.array.shape[-1]
-        scale = self.constant(f"{name}.weight", np.clip(1 + self._draw((size,), 50), 0.4, 1.6).astype(np.float32))
+        scale = self.constant(f"{name}.weight", np.clip(1 + self._draw((size,), 50), 0.4, 1.6))
         return self.op("LayerNormalization", [x, scale, self.constant(f"{name}.bias", self._draw((size,), 50))], axis=-1, epsilon=1e-6)
 
     def layer_scale(self, x: Tensor) -> Tensor:
         """Mul by one factor per channel (axis 1)."""
-        factor = np.clip(0.3 + self._draw((x.channels, 1, 1), 200), 0.05, 0.6).astype(np.float32)
+        factor = np.clip(0.3 + self._draw((x.channels, 1, 1), 200), 0.05, 0.6)
         return self.op("Mul", [x, self.constant(f"{self._name('scale')}.weight", factor)])
 
     def relu(self, x: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class Export:
         return self.op(kind, [x, *parts], **attributes)
 
     def _draw(self, shape: tuple[int, ...], fan_in: int) -> Array:
-        return (self._rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+        return self._rng.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(2 / fan_in))
 
     def _name(self, kind: str) -> str:
         number = self._counts[kind]
