@@ -39,10 +39,10 @@ class Result:
 
 @click.command(name="bench", short_help="Time a model, also against other engines.")
 @options.model_argument
-@click.option("--vs", type=values.names(*VERSUS), default=(), help="Engines to compare with: onnxruntime, openvino, torch.")
-@click.option("--runs", type=click.IntRange(1), default=15, show_default=True, help="Rounds; the order of the engines rotates.")
-@click.option("--calls", type=click.IntRange(1), default=5, show_default=True, help="Timed calls of each engine in a round.")
-@click.option("--batch", type=click.IntRange(1), help="Size of the symbolic first dimension of the inputs.")
+@click.option("--vs", type=values.names(*VERSUS), default=(), metavar="NAME,...", help="Also time onnxruntime, openvino, torch.")
+@click.option("--runs", type=click.IntRange(1), metavar="N", default=15, show_default=True, help="Rounds, in rotating order.")
+@click.option("--calls", type=click.IntRange(1), metavar="N", default=5, show_default=True, help="Timed calls in a round.")
+@click.option("--batch", type=click.IntRange(1), metavar="N", help="Size of the symbolic first dimension of the inputs.")
 @click.option("--profile", is_flag=True, help="Also the time of every kernel.")
 @options.seed_option
 @options.dims_option

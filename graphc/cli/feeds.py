@@ -151,7 +151,8 @@ def load_array(path: Path) -> Array:
     import numpy as np
 
     try:
-        found = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise _unreadable(path, error, "a .npy file, or a picture") from error
     if not isinstance(found, np.ndarray):
@@ -165,7 +166,7 @@ def load_archive(path: Path) -> dict[str, Array]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, BadZipFile, AttributeError, TypeError) as error:
         raise _unreadable(path, error, "an .npz file written by numpy.savez") from error

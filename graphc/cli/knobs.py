@@ -33,10 +33,13 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json_text(rows))
         return
-    show.table(
-        ["name", "type", ">default", ">value", "~meaning"],
-        [(row["name"], row["type"], _text(row["default"]), _text(row["value"]) if row["set"] else "", row["doc"]) for row in rows],
-    )
+    shown = []
+    for row in rows:
+        kind = f"{row['type']}, default {_text(row['default'])}" if row["set"] else row["type"]
+        shown.append((row["name"], _text(row["value"]) + ("*" if row["set"] else ""), f"{row['doc']} ({kind})"))
+    show.table(["name", ">value", "~meaning"], shown)
+    if any(row["set"] for row in rows):
+        show.line("* set in the environment", "dim")
 
 
 def load_all() -> None:

@@ -20,31 +20,34 @@ def is_script(model: str) -> bool:
     return _SCRIPT.fullmatch(model) is not None
 
 
-def load(model: str, dims: Mapping[str, int] | None = None, values: Mapping[str, Array] | None = None) -> Graph:
-    """The graph of a MODEL argument with `dims` fixed.
-
-    `values`: arrays for inputs; an ONNX model whose shapes depend on the data of some of them gets these as constants. Raises
-    GraphcError for anything that cannot be loaded.
-    """
+def load(model: str, dims: Mapping[str, int] | None = None) -> Graph:
+    """The graph of a MODEL argument with `dims` fixed. Raises GraphcError for anything that cannot be loaded."""
     from graphc.inspect.sizes import check_names
 
     if not is_script(model):
-        return _load_onnx(model, dict(dims or {}), dict(values or {}))
+        return _onnx().load(Path(model), dims=dict(dims or {}))  # type: ignore[no-any-return]
     graph = _load_script(model)
     check_names(graph, dims or {})
     return graph.bind(dims or {})
 
 
-def _load_onnx(model: str, dims: dict[str, int], values: dict[str, Array]) -> Graph:
-    from graphc_onnx import load_onnx
-
+def load_with(model: str, dims: Mapping[str, int], values: Mapping[str, Array]) -> tuple[Graph, dict[str, Array]]:
+    """The graph, and those of `values` (arrays for inputs) that it still takes: an ONNX model whose shapes depend on the data of some
+    inputs gets these as constants."""
     try:
-        return load_onnx(Path(model), dims=dims)
+        return load(model, dims), dict(values)
     except DynamicShapeError as error:
-        fixed = {name: values[name] for name in error.inputs if name in values}
-        if not fixed or len(fixed) < len(error.inputs):
+        if not error.inputs or not set(error.inputs) <= values.keys():
             raise
-        return load_onnx(Path(model), dims=dims, values=fixed)
+        fixed = {name: values[name] for name in error.inputs}
+    graph = _onnx().load(Path(model), dims=dict(dims), values=fixed)
+    return graph, {name: array for name, array in values.items() if name not in fixed}
+
+
+def _onnx() -> Any:
+    import graphc_onnx
+
+    return graphc_onnx
 
 
 def _load_script(model: str) -> Graph:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphc.inspect.ops import OpFacts
 
 ONNX_COLUMNS = ("operator", "opsets", "import", "native", "gradient", "remark")
+_GRADIENTS = ("yes", "-", "of its ops")
 OWN_COLUMNS = ("op", "onnx", "native", "reference", "gradient", "meaning")
 
 
@@ -43,9 +44,7 @@ def command(own: bool, missing: bool, markdown: bool, as_json: bool) -> None:
     elif markdown:
         click.echo(_markdown(columns, rows))
     else:
-        titles = [f"~{c}" if c in ("remark", "meaning", "gradient") else c for c in columns]
-        show.table(titles, [[_cell(row[c]) for c in columns] for row in rows])
-        show.line(_count(rows))
+        _show(rows, own, missing)
 
 
 def _onnx_rows() -> list[dict[str, Any]]:
@@ -75,6 +74,15 @@ def _own_rows() -> list[dict[str, Any]]:
     return [
         dict(zip(OWN_COLUMNS, (f.name, f.onnx, f.native, f.reference, f.gradient, f.doc), strict=True)) for f in op_table()
     ]  # fmt: skip
+
+
+def _show(rows: Sequence[dict[str, Any]], own: bool, missing: bool) -> None:
+    """For people: yes or no for gradients; the reasons are in --json and --markdown."""
+    columns = ("op", "onnx", "native", "gradient", "~meaning") if own else ("operator", "opsets", "import", "native", "gradient")
+    columns = ("operator", "~remark") if missing and not own else columns
+    short = [{**row, "gradient": row["gradient"] if row["gradient"] in _GRADIENTS else "no"} for row in rows]
+    show.table(columns, [[_cell(row[column.lstrip("~")]) for column in columns] for row in short])
+    show.line(f"{len(rows)} not supported" if missing else _count(rows))
 
 
 def _cell(value: object) -> str:

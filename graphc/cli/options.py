@@ -11,8 +11,8 @@ dims_option = click.option(
     "--dims", "dims", type=values.DIM, multiple=True, metavar="NAME=SIZE", help="Size of a symbolic dimension, e.g. N=8; may be repeated."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random inputs.")
-threads_option = click.option("--threads", type=click.IntRange(1), help="Threads; default: one per usable core.")
+seed_option = click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Seed of random inputs.")
+threads_option = click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads; default: one per usable core.")
 target_option = click.option(
     "--target", default="host", show_default=True, metavar="NAME", help="Machine level: host, avx512, avx2, sse2, neon."
 )

@@ -134,13 +134,14 @@ def settle(name: str, type: TensorType, options: Options, metadata: Mapping[str,
 
 
 def _axes(name: str, type: TensorType, layout: str | None) -> str:
-    """Which axis is what: by the layout that was asked for, else where 1, 3 or 4 channels stand."""
+    """Which axis is what: by the layout that was asked for, else where 1 or 3 channels stand, else where 4 do."""
     first, last = {4: ("NCHW", "NHWC"), 3: ("CHW", "HWC"), 2: ("HW", "HW")}.get(type.rank, ("", ""))
     if layout and first:
         return first if layout.lower() == "nchw" else last
-    for axes in (first, last):
-        if axes and ("C" not in axes or type.shape[axes.index("C")] in _MODES):
-            return axes
+    for counts in ((1, 3), (4,)):
+        for axes in (first, last):
+            if axes and ("C" not in axes or type.shape[axes.index("C")] in counts):
+                return axes
     raise InputError(f"input {name!r} ({type}) does not look like a picture", hint="give it as a .npy file, or say --layout nchw or nhwc")
 
 

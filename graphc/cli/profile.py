@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(name="profile", short_help="Time of every kernel.")
 @options.model_argument
-@click.option("--runs", type=click.IntRange(1), default=20, show_default=True, help="Runs; the best time of each step counts.")
+@click.option("--runs", type=click.IntRange(1), metavar="N", default=20, show_default=True, help="Runs; the best time of each step counts.")
 @click.option("--sort", type=click.Choice(["order", "time"]), default="order", show_default=True, help="Order of the rows.")
 @options.seed_option
 @options.dims_option

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @options.input_option
 @click.option("--labels", type=click.Path(path_type=Path), help="File with one class name a line.")
-@click.option("--top", type=click.IntRange(1), help="Classes to show for each sample [default: 5 for one sample, else 1].")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="Classes to show for each sample [default: 5 for one sample, else 1].")
 @click.option("--resize", type=values.PIXELS, help="Resize pictures: to WxH, or the shorter side to N.")
 @click.option("--crop", type=values.PIXELS, help="Crop the middle of pictures to N or WxH.")
 @click.option("--scale", type=values.SCALE, help="Factor for pixels 0..255 [default: 1/255; 1 for integer inputs].")
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 @click.option("--gray", is_flag=True, default=None, help="One channel, where the model leaves that open.")
 @click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Order of the input's axes, where it is not clear.")
 @click.option("--no-metadata", is_flag=True, help="Ignore preprocessing and labels that the model carries.")
-@click.option("--batch", type=click.IntRange(1), help="Most pictures in one call, where the batch size is symbolic [default: all].")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the outputs to this .npz file (.npy: the only one).")
-@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Run so many times and show best and median time.")
+@click.option("--batch", type=click.IntRange(1), metavar="N", help="Pictures in one call, where that is open [default: all].")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the outputs to this .npz (or .npy) file.")
+@click.option("--repeat", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Run N times; show best and median.")
 @options.dims_option
 @options.threads_option
 @options.target_option
@@ -91,10 +91,8 @@ def _prepare(
 
     by_name = feeds.named_files(named)
     archives, others = feeds.split(files)
-    given_arrays = feeds.arrays_by_name(archives, by_name)
-    graph = models.load(model, dims, given_arrays)
+    graph, fixed = models.load_with(model, dims, feeds.arrays_by_name(archives, by_name))
     types = {value.name: value.type for value in graph.inputs}
-    fixed = {name: array for name, array in given_arrays.items() if name in types or not _became_constant(graph, name)}
     metadata = {} if given["no_metadata"] else graph.metadata
     settled: dict[str, Preprocessing] = {}
 
@@ -109,11 +107,6 @@ def _prepare(
                 raise InputError(f"the model has no input {name!r}", hint=f"its inputs: {', '.join(types)}")
             fixed[name] = picture(name, path)
     return graph, feeds.runs(types, fixed, others, picture, given["batch"]), settled
-
-
-def _became_constant(graph: Graph, name: str) -> bool:
-    value = graph.values.get(name)
-    return value is not None and value.is_constant
 
 
 def _options(given: dict[str, Any]) -> Options:

@@ -59,8 +59,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
 
 def bar(fraction: float, width: int = 20) -> str:
     """A bar of eighths: 0.5 -> half of `width` blocks."""
+    if not _shows(_BAR):
+        return ("#" * round(max(0.0, min(1.0, fraction)) * width)).ljust(width)
     eighths = round(max(0.0, min(1.0, fraction)) * width * 8)
     return (_BAR[-1] * (eighths // 8) + (_BAR[eighths % 8] if eighths % 8 else "")).ljust(width)
+
+
+def _shows(text: str) -> bool:
+    """Whether stdout's encoding has these characters."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def progress(items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
@@ -70,7 +81,8 @@ def progress(items: Iterable[T], text: str, total: int | None = None) -> Iterato
         return
     from rich.progress import track
 
-    yield from track(items, text, total=total, console=console(error=True), transient=True)
+    # Drawn when an item is done, not by a thread: that would disturb what is timed.
+    yield from track(items, text, total=total, console=console(error=True), transient=True, auto_refresh=False)
 
 
 @contextmanager

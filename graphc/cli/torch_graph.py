@@ -7,6 +7,7 @@ so that PyTorch is timed at what it does best without a compiler.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import UnsupportedError
@@ -21,8 +22,7 @@ class TorchGraph:
     """Runs a graph with static shapes. Raises UnsupportedError that lists the ops that have no function here."""
 
     def __init__(self, graph: Graph) -> None:
-        import torch
-
+        torch: Any = import_module("torch")  # by name: an optional extra, unknown to the type checker where it is not installed
         missing = sorted({node.op.name for node in graph.nodes} - _FUNCTIONS.keys())
         if missing:
             raise UnsupportedError(f"--vs torch has no function for {', '.join(missing)}", hint="leave torch out")

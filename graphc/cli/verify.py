@@ -23,10 +23,10 @@ _ABSOLUTE = 1e-6  # ONNX Runtime's sigmoid is that far off near zero
 @options.model_argument
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @options.input_option
-@click.option("--against", type=values.names(*AGAINST), help="reference, onnxruntime, or both [default: all that apply].")
-@click.option("--factor", type=click.FloatRange(min=0), default=8.0, show_default=True, help="k of the rule for the reference.")
+@click.option("--against", type=values.names(*AGAINST), metavar="NAME,...", help="reference, onnxruntime [default: all that apply].")
+@click.option("--factor", type=click.FloatRange(min=0), metavar="X", default=8.0, show_default=True, help="k of the rule.")
 @click.option(
-    "--tolerance", type=click.FloatRange(min=0), default=1e-3, show_default=True,
+    "--tolerance", type=click.FloatRange(min=0), metavar="X", default=1e-3, show_default=True,
     help="Largest difference to ONNX Runtime, relative to the largest value of the output; 1e-6 is always allowed.",
 )  # fmt: skip
 @options.seed_option
@@ -91,14 +91,13 @@ def _inputs(
         graph = models.static(models.load(model, dims))
         return graph, random_inputs(graph, seed)
     archives, others = feeds.split(files)
-    arrays = feeds.arrays_by_name(archives, feeds.named_files(named))
-    graph = models.load(model, dims, arrays)
+    graph, fixed = models.load_with(model, dims, feeds.arrays_by_name(archives, feeds.named_files(named)))
 
     def picture(name: str, path: Path) -> Array:
         raise InputError("pictures are for `graphc run`", where=str(path), hint="a .npy or .npz file")
 
     types = {value.name: value.type for value in graph.inputs}
-    calls = feeds.runs(types, {name: array for name, array in arrays.items() if name in types}, others, picture, None)
+    calls = feeds.runs(types, fixed, others, picture, None)
     if len(calls) != 1:
         raise InputError(f"{len(calls)} files for one input", hint="one set of inputs at a time")
     return graph.bind(sizes_of(graph, calls[0].feeds)), calls[0].feeds

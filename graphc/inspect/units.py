@@ -38,6 +38,7 @@ def three(number: float) -> str:
     """Three significant digits, without an exponent where that is short."""
     if number == 0 or not math.isfinite(number):
         return f"{number:g}"
+    number = float(f"{number:.2e}")  # 0.9996 is 1.00
     digits = 2 - math.floor(math.log10(abs(number)))
     return f"{number:.{digits}f}" if 0 <= digits <= 6 else f"{number:.0f}" if -6 <= digits < 0 else f"{number:.2e}"
 
