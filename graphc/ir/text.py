@@ -8,7 +8,7 @@ Grammar (one statement per line; `#` outside of a string starts a comment; names
                | ("param" | "const" | "state") value ":" type "=" (literal | "@" digest)
                | value { "," value } "=" op "(" [ value { "," value } ] ")" [ attributes ] ":" type { "," type } { note }
                | "output" name "=" value      | "update" value "=" value      | "eliminated" string string
-    note       = "node" name | "kernel" int | "layout" layout { "," layout } | "from" string { "," string }
+    note       = "node" name | "kernel" int | "algorithm" name | "layout" layout { "," layout } | "from" string { "," string }
                | "at" string "," int "," string "," string          (the source: file, line, node, operator)
     value      = "%" name
     type       = dtype "[" [ dim { "," dim } ] "]"               e.g. f32[N,64,(H-1)//2,7]
@@ -50,7 +50,7 @@ _BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, Runtime
 
 
 def print_graph(graph: Graph, *, machine: bool = True) -> str:
-    """The text of a graph; `machine=False` leaves out kernels and layouts."""
+    """The text of a graph; `machine=False` leaves out kernels, algorithms and layouts."""
     return "\n".join(_lines(graph, machine)) + "\n"
 
 
@@ -115,6 +115,8 @@ def _node(node: Node, machine: bool) -> str:
         text += f" node {_name(node.name)}"
     if machine and node.kernel is not None:
         text += f" kernel {node.kernel}"
+    if machine and node.algorithm:
+        text += f" algorithm {_name(node.algorithm)}"
     if machine and any(value.layout != PLAIN for value in node.outputs):
         text += " layout " + ", ".join(str(value.layout) for value in node.outputs)
     if node.origins:
@@ -315,6 +317,8 @@ def _note(node: Node, cursor: Cursor) -> None:
         node.name = cursor.name()
     elif word == "kernel":
         node.kernel = cursor.integer()
+    elif word == "algorithm":
+        node.algorithm = cursor.name()
     elif word == "layout":
         layouts = cursor.list_of(cursor.layout)
         for value, layout in zip(node.outputs, layouts, strict=True):
@@ -329,4 +333,4 @@ def _note(node: Node, cursor: Cursor) -> None:
         name, op = cursor.list_of(cursor.string)
         node.source = Source(file, line, name, op)
     else:
-        raise ModelError(f"unknown note {word!r}", hint="node, kernel, layout, from or at")
+        raise ModelError(f"unknown note {word!r}", hint="node, kernel, algorithm, layout, from or at")
