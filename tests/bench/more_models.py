@@ -27,6 +27,7 @@ from bench.models import LOGITS_STD, cache_folder
 
 Floats = NDArray[np.float32]
 _CALIBRATION_IMAGES = 4
+_SILU_STD = 3.0  # of what enters SiLU, which is quadratic near 0: at 1, brighter images would grow from layer to layer
 CLASSES = 1000
 
 
@@ -50,15 +51,15 @@ def mobilenet_v2(m: Export) -> onnx.ModelProto:
 def efficientnet_b0(m: Export) -> onnx.ModelProto:
     """Tan and Le 2019, arXiv:1905.11946, table 1: inverted bottlenecks with squeeze-and-excitation and SiLU."""
     rows = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
-    x = m.silu(m.conv(m.image, 32, 3, 2))
+    x = m.silu(m.conv(m.image, 32, 3, 2, std=_SILU_STD))
     for expansion, kernel, first_stride, channels, repeats in rows:
         for i in range(repeats):
             stride, wide = first_stride if i == 0 else 1, x.channels * expansion
-            y = x if expansion == 1 else m.silu(m.conv(x, wide, 1))
-            y = m.silu(m.conv(y, wide, kernel, stride, groups=wide))
+            y = x if expansion == 1 else m.silu(m.conv(x, wide, 1, std=_SILU_STD))
+            y = m.silu(m.conv(y, wide, kernel, stride, groups=wide, std=_SILU_STD))
             y = m.conv(_squeeze_excite(m, y, x.channels // 4), channels, 1)
             x = m.op("Add", [y, x]) if stride == 1 and x.channels == channels else y
-    return m.model(_classifier(m, m.silu(m.conv(x, 1280, 1))))
+    return m.model(_classifier(m, m.silu(m.conv(x, 1280, 1, std=_SILU_STD))))
 
 
 def convnext_tiny(m: Export) -> onnx.ModelProto:
