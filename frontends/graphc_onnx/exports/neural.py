@@ -148,20 +148,24 @@ def matmul(emitter: Emitter, node: Node, op: Any) -> None:
 
 @exports("resize")
 def resize(emitter: Emitter, node: Node, op: Any) -> None:
-    """By scales where they give the shape (positions depend on them), else by sizes."""
+    """Only the axes that change are named; by sizes where the scales follow from them, else by scales (positions depend on these)."""
     x = node.inputs[0]
-    sizes = list(zip(x.type.shape, op.scales, op.out_shape, strict=True))
-    by_size = all(isinstance(have, int) and isinstance(out, int) and (have == 0 or out / have == scale) for have, scale, out in sizes)
-    if not by_size and not all(_gives(have, scale, out) for have, scale, out in sizes) and not op.roi:
+    rows = list(zip(range(x.type.rank), x.type.shape, op.scales, op.out_shape, strict=True))
+    if not op.roi:
+        rows = [row for row in rows if not (row[1] == row[3] and row[2] == 1.0)]
+    if not rows:
+        emitter.result("Identity", emitter.name(x))
+        return
+    by_size = all(isinstance(have, int) and isinstance(out, int) and (have == 0 or out / have == scale) for _, have, scale, out in rows)
+    if not by_size and not op.roi and not all(_gives(have, scale, out) for _, have, scale, out in rows):
         raise UnsupportedError(f"resize by {op.scales} to {list(op.out_shape)} is neither by scales nor by sizes")
     roi = emitter.constant(np.asarray(op.roi, np.float32)) if op.roi else ""
-    scales = "" if by_size else emitter.constant(np.asarray(op.scales, np.float32))
-    given = [emitter.name(x), roi, scales, *([emitter.dims(op.out_shape)] if by_size else [])]
-    linear = op.mode == "linear" or op.mode == "cubic"
+    scales = "" if by_size else emitter.constant(np.asarray([scale for _, _, scale, _ in rows], np.float32))
+    given = [emitter.name(x), roi, scales, *([emitter.dims([out for *_, out in rows])] if by_size else [])]
     emitter.result(
         "Resize", *given, mode=op.mode, coordinate_transformation_mode=op.coordinate_transformation_mode,
-        nearest_mode=None if linear else op.nearest_mode, cubic_coeff_a=op.cubic_coeff_a if op.mode == "cubic" else None,
-        exclude_outside=int(op.exclude_outside), antialias=int(op.antialias),
+        nearest_mode=op.nearest_mode if op.mode == "nearest" else None, cubic_coeff_a=op.cubic_coeff_a if op.mode == "cubic" else None,
+        exclude_outside=int(op.exclude_outside), antialias=int(op.antialias), axes=[axis for axis, *_ in rows],
         extrapolation_value=op.extrapolation_value if op.roi else None,
     )  # fmt: skip
 
@@ -175,3 +179,22 @@ def _gives(have: Any, scale: float, out: Any) -> bool:
 @exports("grid_sample")
 def grid_sample(emitter: Emitter, node: Node, op: Any) -> None:
     emitter.result("GridSample", *emitter.inputs(node), mode=op.mode, padding_mode=op.padding_mode, align_corners=int(op.align_corners))
+
+
+@exports("dropout")
+def dropout(emitter: Emitter, node: Node, op: Any) -> None:
+    """For inference: nothing is dropped, the ratio is kept."""
+    emitter.result("Dropout", emitter.name(node.inputs[0]), emitter.constant(np.asarray(op.rate, np.float32)))
+
+
+@exports("batch_norm_training")
+def batch_norm_training(emitter: Emitter, node: Node, op: Any) -> None:
+    """Composed: ONNX Runtime's BatchNormalization in training mode divides the variance by n - 1."""
+    rank = node.inputs[0].type.rank
+    name, scale, bias = emitter.inputs(node)
+    y, mean, var = (emitter.name(value) for value in node.outputs)
+    axes, shape = emitter.ints([axis for axis in range(rank) if axis != 1]), emitter.ints([1, -1, *[1] * (rank - 2)])
+    emitter.write("ReduceMean", [name, axes], [mean], keepdims=0)
+    centred = emitter.temp("Sub", name, emitter.temp("Reshape", mean, shape))
+    emitter.write("ReduceMean", [emitter.temp("Mul", centred, centred), axes], [var], keepdims=0)
+    emitter.write("BatchNormalization", [name, scale, bias, mean, var], [y], epsilon=op.epsilon)
