@@ -7,7 +7,7 @@ from collections.abc import Callable
 from graphc.errors import GraphcError
 from graphc.ir.graph import Graph
 from graphc.kernel.canonical import spec_text
-from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec, NestSpec
+from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec, NestSpec, PackSpec
 from graphc.schedule.plan import Plan
 from graphc.target import Target
 from graphc_cpu import cache, host
@@ -46,6 +46,7 @@ def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:
     from graphc_cpu.kernels.conv import emit_conv
     from graphc_cpu.kernels.matmul import emit_matmul
     from graphc_cpu.kernels.nest import emit_nest
+    from graphc_cpu.kernels.pack_at_run_time import pack_nests
     from graphc_cpu.kernels.winograd import emit_winograd
 
     if isinstance(spec, ConvSpec):
@@ -54,6 +55,8 @@ def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:
         return emit_matmul(spec, target, name)
     if isinstance(spec, NestSpec):
         return emit_nest(spec, target, name)
+    if isinstance(spec, PackSpec):
+        return emit_nest(pack_nests(spec, target), target, name)
     return emit_winograd(spec, target, name)
 
 

@@ -19,6 +19,7 @@ from graphc.kernel.spec import (
     Nest,
     NestSpec,
     Operand,
+    PackSpec,
     StoreAt,
     WinogradConv,
     WinogradInput,
@@ -37,6 +38,10 @@ def canonical(spec: SpecT) -> SpecT:
         return replace(spec, conv=canonical(spec.conv))
     if isinstance(spec, (ConvSpec, MatmulSpec)):
         return replace(spec, epilogue=_epilogue(spec.epilogue))
+    if isinstance(spec, PackSpec):
+        axes = tuple(index(f"i{k}", axis.extent) for k, axis in enumerate(spec.index))
+        value = _expr(spec.value, dict(zip(spec.index, axes, strict=True)), Simplifier())
+        return replace(spec, conv=canonical(spec.conv), index=axes, value=value)
     return spec
 
 
@@ -96,6 +101,9 @@ def spec_text(spec: KernelSpec) -> str:
             lines.append(f"{spec.dtype} batch {spec.batch} m {spec.m} n {spec.n} k {spec.k} packed {spec.packed}")
             lines.append(f"strides {spec.a_strides} {spec.b_strides} {spec.c_strides}")
             lines.append(_epilogue_text(spec.epilogue))
+        case PackSpec():
+            lines.append(f"for {_list(spec.index)}: {to_text(spec.value)} lanes {spec.lanes} of")
+            lines.append(spec_text(spec.conv))
         case WinogradConv():
             lines.append(f"{spec.grid} tiles {spec.tiles} chunk {spec.chunk}")
             lines.append(f"pad {spec.conv.pad} {_epilogue_text(spec.conv.epilogue)}")

@@ -317,5 +317,32 @@ class WinogradOutput:
         return (self.product, *self.conv.operands[2:])
 
 
+@dataclass(frozen=True)
+class PackSpec:
+    """Weights that are known only at run time, into the order in which the kernel `conv` reads them (the back end's own).
+
+    weight[index] = value: one loop variable per dim of `conv.weight_shape`, and loads from slots of `inputs`. Operands: inputs, packed.
+    """
+
+    conv: ConvSpec
+    inputs: tuple[Operand, ...]
+    index: tuple[Expr, ...]
+    value: Expr
+    lanes: int
+    family: str = field(default="pack", init=False)
+
+    @property
+    def packed(self) -> Operand:
+        """Room enough for any order of whole vectors of output channels: with groups, for all input channels beside each."""
+        conv, (out, inner, *kernel) = self.conv, self.conv.weight_shape
+        blocked = conv.x.layout.is_blocked and conv.output.layout.is_blocked
+        beside = 1 if blocked and conv.groups == out == conv.x.shape[1] else inner * conv.groups
+        return Operand(conv.x.dtype, (-(-out // self.lanes) * self.lanes * beside * prod(kernel),))
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (*self.inputs, self.packed)
+
+
 WinogradSpec = Union[WinogradConv, WinogradInput, WinogradProduct, WinogradOutput]
-KernelSpec = Union[NestSpec, ConvSpec, MatmulSpec, WinogradSpec]
+KernelSpec = Union[NestSpec, ConvSpec, MatmulSpec, PackSpec, WinogradSpec]

@@ -1,8 +1,25 @@
 """The op set. Importing this package fills the registry of `graphc.ir.op`: one module per family, one class per op."""
 
-from graphc.ops import activations, conv, gather, grid_sample, loss, matmul, movement, norm, pointwise, pool, reduce, resize, scatter, sort
+from graphc.ops import (
+    activations,
+    conv,
+    gather,
+    grid_sample,
+    loss,
+    matmul,
+    movement,
+    norm,
+    norm_training,
+    pointwise,
+    pool,
+    random,
+    reduce,
+    resize,
+    scatter,
+    sort,
+)
 
 __all__ = [
-    "activations", "conv", "gather", "grid_sample", "loss", "matmul", "movement", "norm", "pointwise", "pool", "reduce", "resize",
-    "scatter", "sort",
+    "activations", "conv", "gather", "grid_sample", "loss", "matmul", "movement", "norm", "norm_training", "pointwise",
+    "pool", "random", "reduce", "resize", "scatter", "sort",
 ]  # fmt: skip

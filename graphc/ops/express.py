@@ -53,6 +53,10 @@ class Arithmetic:
     def expand(self, x: Value, shape: Shape) -> Value:
         return x if x.type.shape == shape else self.builder.add(op_class("expand").build({"shape": tuple(shape)}), x)
 
+    def column(self, vector: Value, rank: int) -> Value:
+        """(C,) as (1, C, 1, ...) of that rank."""
+        return self.reshape(vector, (1, vector.type.shape[0]) + (1,) * (rank - 2))
+
     def unbroadcast(self, grad: Value, shape: Shape) -> Value:
         """The sum of a gradient over the axes along which `shape` was broadcast: of that shape."""
         missing = grad.type.rank - len(shape)
@@ -82,3 +86,10 @@ class Arithmetic:
             raise UnsupportedError(f"an expression with {node.fn} is no pointwise graph", hint="give a value for every leaf")
         names = _BITS if node.fn in _BITS and node.dtype.is_int else _ROWS
         return self(names.get(node.fn, node.fn), *operands)
+
+
+def is_zero(value: Value) -> bool:
+    """A constant 0, or one that is broadcast: a gradient that was never there."""
+    while value.producer is not None and value.producer.op.name == "expand":
+        value = value.producer.inputs[0]
+    return value.is_constant and value.data is not None and value.data.size == 1 and not value.data.any()

@@ -104,11 +104,12 @@ def _channel_sum(a: Arithmetic, x: Value) -> Value:
 class BatchNorm(Op):
     """(x - mean) / sqrt(var + epsilon) * scale + bias with given statistics (inference).
 
-    x (N, C, *spatial); scale, bias, mean, var (C,). ONNX BatchNormalization (training_mode 0); Ioffe and Szegedy 2015.
-    Training's batch statistics are composed of reductions.
+    x (N, C, *spatial); scale, bias, mean, var (C,). `momentum` is for training: how much of the running statistics a step keeps (1 minus
+    PyTorch's momentum). ONNX BatchNormalization (training_mode 0); Ioffe and Szegedy 2015. In training it becomes BatchNormTraining.
     """
 
     epsilon: float = 1e-5
+    momentum: float = 0.9
     name: ClassVar[str] = "batch_norm"
     onnx: ClassVar[str] = "BatchNormalization"
     inputs: ClassVar[tuple[int, int]] = (5, 5)

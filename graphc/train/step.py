@@ -1,0 +1,179 @@
+"""TrainStep: forward, loss, backward, clipping and update as one compiled program per batch size, parameters updated in place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc import backend as backends
+from graphc.autodiff.optim import SGD, Optimizer
+from graphc.driver import as_graph, lower
+from graphc.errors import InputError
+from graphc.executable import Compiled, Executable
+from graphc.ir.graph import Array, Graph
+from graphc.ir.state import aligned, own_state
+from graphc.passes.base import Context
+from graphc.target import Target
+from graphc.train.build import LOSS, RATE, TARGET, Recipe, build_gradients, build_step, prediction, signature
+from graphc.train.losses import LossLike, find_loss
+
+
+class TrainStep:
+    """One training step of a model: `step(x, y)` -> {"loss": float, "outputs": array, or a tuple of them}.
+
+    model: anything that `graphc.compile` takes; it is not changed. loss: a name of `graphc.train.losses`, or a function
+    (builder, prediction, target) -> scalar value. freeze: patterns of parameter names that stay as they are (shell wildcards).
+    seed: of dropout. clip_norm, clip_value: see `Recipe`. Steps of one TrainStep run one after the other. Its parameters and moments are
+    its own, and the result does not depend on `threads`.
+    """
+
+    def __init__(
+        self, model: Any, loss: LossLike = "cross_entropy", optimizer: Optimizer | None = None, threads: int | None = None, *,
+        freeze: Sequence[str] = (), seed: int = 0, clip_norm: float | None = None, clip_value: float | None = None,
+        dims: Mapping[str, int] | None = None, target: str | Target = "host", accuracy: str = "default", backend: str = "cpu",
+    ) -> None:  # fmt: skip
+        self._model = as_graph(model).bind(dims or {})
+        self.recipe = Recipe(find_loss(loss), optimizer or SGD(lr=1e-2), tuple(freeze), seed, clip_norm, clip_value)
+        self.threads = threads
+        self._backend = backends.find(backend)
+        self._context = Context(self._backend.target(target), accuracy)
+        self._state: dict[str, Array] = {}
+        self._lock = threading.RLock()
+        self.parameters: MutableMapping[str, Array] = _Parameters(self)
+        self._forget()
+
+    def __call__(self, x: Any, y: Any, lr: float | None = None) -> dict[str, Any]:
+        """One update on a batch. x: an array, or arrays by input name; y: the target; lr: instead of the optimizer's for this step."""
+        rate = np.asarray(self.recipe.optimizer.lr if lr is None else lr, np.float64)
+        with self._lock:
+            found = self._step.run({**self._feeds(x, y), RATE: rate})
+        outputs = tuple(list(found.values())[1:])
+        return {"loss": float(found[LOSS]), "outputs": outputs[0] if len(outputs) == 1 else outputs}
+
+    def gradients(self, x: Any, y: Any) -> dict[str, Any]:
+        """{"loss", "grads": by parameter, "input_grads": by float input} of a batch; nothing is updated, and nothing clipped."""
+        with self._lock:
+            found = self._gradients.run(self._feeds(x, y))
+        grads = {name[len("grad:") :]: array for name, array in found.items() if name.startswith("grad:")}
+        inputs = {name: grads.pop(name) for name in list(grads) if name in self._step.inputs}
+        return {"loss": float(found[LOSS]), "grads": grads, "input_grads": inputs}
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """A copy of all that steps have changed: parameters, moments, running statistics, the number of steps (`train.step`)."""
+        with self._lock:
+            return {name: array.copy() for name, array in self._state.items()}
+
+    @state.setter
+    def state(self, arrays: Mapping[str, Array]) -> None:
+        """Continue from a saved state. Raises InputError for a parameter of another shape or dtype."""
+        known = self._model.parameters
+        for name, array in arrays.items():
+            if name in known:
+                _check(name, array, known[name].type.static_shape, known[name].type.dtype.numpy)
+            elif name in self._state:
+                _check(name, array, self._state[name].shape, self._state[name].dtype)
+        with self._lock:
+            for name, array in arrays.items():
+                if name in self._state:
+                    self._state[name][...] = array
+                else:
+                    self._state[name] = aligned(np.asarray(array))
+
+    def graph(self) -> Graph:
+        """The model for inference with the parameters and statistics of now: for `graphc.compile` and `graphc.save_onnx`."""
+        made = self._model.copy()
+        with self._lock:
+            for name, value in made.parameters.items():
+                if name in self._state:
+                    value.data = self._state[name].copy()
+        return made
+
+    def compiled(self, sizes: Mapping[str, int] | None = None) -> Compiled:
+        """Graph, plan and program of the step for given sizes of the symbolic dims."""
+        return self._step.compiled(sizes)
+
+    def _forget(self) -> None:
+        """Compile anew at the next call: a constant has changed."""
+        self._step = Executable(signature(self._model, self.recipe, True), self._compiler(build_step))
+        self._gradients = Executable(signature(self._model, self.recipe, False), self._compiler(build_gradients))
+
+    def _compiler(self, build: Callable[[Graph, Recipe], Graph]) -> Callable[[Mapping[str, int]], Compiled]:
+        def compile_for(sizes: Mapping[str, int]) -> Compiled:
+            graph = build(self._model.bind(sizes), self.recipe)
+            own_state(graph, self._state)
+            lowered, plan = lower(graph, self._context)
+            return Compiled(lowered, plan, self._backend.compile(lowered, plan, self.threads))
+
+        return compile_for
+
+    def _feeds(self, x: Any, y: Any) -> dict[str, Any]:
+        names = [value.name for value in self._model.inputs]
+        feeds = dict(x) if isinstance(x, Mapping) else {names[0]: x} if len(names) == 1 else dict(zip(names, x, strict=True))
+        return {**feeds, TARGET: self._target(y)}
+
+    def _target(self, y: Any) -> Array:
+        type = self.recipe.loss.target_type(prediction(self._model).type)
+        array = np.asarray(y)
+        if not self.recipe.loss.labels:
+            return array
+        if array.dtype.kind not in "iu":
+            raise InputError(f"labels of dtype {array.dtype}", hint="class numbers as integers, not one-hot rows")
+        classes = prediction(self._model).type.shape[1]
+        if array.size and isinstance(classes, int) and (array.min() < 0 or array.max() >= classes):
+            raise InputError(f"labels from {array.min()} to {array.max()}, the model has the classes 0 to {classes - 1}")
+        fill = type.rank - array.ndim
+        return array.astype(np.int64).reshape(array.shape + (1,) * fill) if fill > 0 else array.astype(np.int64)
+
+    def __repr__(self) -> str:
+        return f"<graphc.TrainStep {self._model.name!r}: {self.recipe.loss.name}, {self.recipe.optimizer}>"
+
+
+class _Parameters(MutableMapping[str, Array]):
+    """The parameters by their original names: reading gives a copy, assigning checks shape and dtype and writes in place."""
+
+    def __init__(self, step: TrainStep) -> None:
+        self._owner = step
+
+    def __getitem__(self, name: str) -> Array:
+        owner = self._owner
+        if name not in owner._model.parameters:
+            raise KeyError(name)
+        with owner._lock:
+            return np.array(owner._state.get(name, owner._model.parameters[name].data))
+
+    def __setitem__(self, name: str, array: Array) -> None:
+        owner = self._owner
+        value = owner._model.parameters.get(name)
+        if value is None:
+            raise InputError(f"the model has no parameter {name!r}", hint=f"one of {', '.join(list(owner._model.parameters)[:8])}, ...")
+        given = np.asarray(array)
+        _check(name, given, value.type.static_shape, value.type.dtype.numpy)
+        with owner._lock:
+            if name in owner._state:
+                owner._state[name][...] = given
+            else:
+                value.data = given.copy()
+                owner._forget()
+
+    def __delitem__(self, name: str) -> None:
+        raise InputError(f"parameter {name!r} cannot be deleted")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._owner._model.parameters)
+
+    def __len__(self) -> int:
+        return len(self._owner._model.parameters)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} parameters: {', '.join(list(self)[:5])}, ...>"
+
+
+def _check(name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if array.shape != shape or array.dtype != dtype:
+        raise InputError(f"parameter {name!r} is {dtype}{list(shape)}, got {array.dtype}{list(array.shape)}")
+
+

@@ -1,0 +1,70 @@
+"""Samples of the ops of training: batch statistics, random bits, dropout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from graphc.ops.norm_training import BatchNormTraining
+from graphc.ops.random import Dropout, RandomBits
+from graphc.types.dtype import DType, f16, f32, f64
+from ops.sample import Array, Data, Sample
+
+_TOLERANCE: dict[DType, tuple[float, float]] = {f32: (2e-5, 4e-6), f64: (1e-12, 1e-12), f16: (2e-3, 2e-3)}
+
+
+def _torch_batch_norm(x: Array, scale: Array, bias: Array) -> tuple[Array, ...]:
+    import torch
+
+    wide: Any = torch.from_numpy(x.astype(np.float64))
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    weights = [torch.from_numpy(v.astype(np.float64)) for v in (scale, bias)]
+    y = torch.nn.functional.batch_norm(wide, None, None, *weights, True, 0.0, 1e-5)
+    found = (y, wide.mean(axes), wide.var(axes, unbiased=False))
+    return tuple(np.asarray(v.numpy()).astype(x.dtype) for v in found)
+
+
+def _batch_norm() -> list[Sample]:
+    found = []
+    for d in (f32, f64, f16):
+        rtol, atol = _TOLERANCE[d]
+        for shape in ((4, 5, 7, 3), (6, 17), (2, 3, 9), (2, 3, 2, 3, 4)):
+            inputs = (Data(shape, d), Data(shape[1:2], d, 0.5, 2), Data(shape[1:2], d))
+            text = ",".join(["N", *map(str, shape[1:])])
+            symbolic = (text, str(shape[1]), str(shape[1]))
+            sample = Sample(f"{d} {shape}", BatchNormTraining(), inputs, _torch_batch_norm, symbolic, rtol=rtol, atol=atol)
+            found.append(replace(sample, differentiable=False))  # several outputs: their gradients are tested in tests/autodiff
+    return found
+
+
+def _philox(seed: int, step: int, stream: int, shape: tuple[int, ...]) -> Array:
+    """Salmon et al. 2011, in Python's integers."""
+    mask = 2**32 - 1
+    words = []
+    for i in range(int(np.prod(shape))):
+        counter, key = [i & mask, i >> 32, step & mask, stream], [seed & mask, seed >> 32]
+        for _ in range(10):
+            one, two = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
+            counter = [(two >> 32) ^ counter[1] ^ key[0], two & mask, (one >> 32) ^ counter[3] ^ key[1], one & mask]
+            key = [(key[0] + 0x9E3779B9) & mask, (key[1] + 0xBB67AE85) & mask]
+        words.append(counter[0])
+    return np.array(words, np.uint32).reshape(shape)
+
+
+def _random() -> list[Sample]:
+    found = []
+    cases = (((5, 7), 0, 0, 0), ((2, 3, 9), 3, 2**64 - 1, 17), ((33,), 1, 12345678901234567890, 2**33 + 5), ((), 0, 1, 1))
+    for shape, stream, seed, step in cases:
+        inputs = (np.array(seed, np.uint64), np.array(step, np.uint64))
+        expected = _philox(seed, step, stream, shape)
+        found.append(Sample(f"seed {seed}", RandomBits(shape, stream), inputs, lambda *_, expected=expected: expected))
+    return found
+
+
+SAMPLES: list[Sample] = [
+    *_batch_norm(),
+    *_random(),
+    *(Sample(f"{d}", Dropout(0.3), (Data((3, 4), d),), lambda x: x, ("N,4",)) for d in (f32, f64, f16)),
+]
