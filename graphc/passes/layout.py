@@ -34,23 +34,24 @@ def run(graph: Graph, context: Context) -> int:
         value = exits.get(node)
         if value is not None:
             value.layout = _layout_of(graph, groups[node], value, context.target)
-    _copy_for_products(patch)
     for node in graph.nodes:
         if anchor_family(node) == "conv":
             _prepare_input(node.inputs[0], node, context.target)
     for node in graph.nodes:
         if anchor_family(node) == "conv":
             _widen_halo(node.inputs[0], node)
+    _copy_for_products(patch)
     return patch.count + sum(value.layout != PLAIN for value in graph.values.values())
 
 
 def _copy_edges(patch: Patch, target: Target) -> None:
-    """Copies between a caller's memory and the program's: inputs that a convolution reads, outputs that one writes, and outputs that no
-    kernel writes (an input returned as it is, one value returned twice)."""
+    """Copies between a caller's memory or a product's rows and the program's layouts: inputs and products that a convolution reads,
+    outputs that one writes, and outputs that no kernel writes (an input returned as it is, one value returned twice)."""
     copies: dict[Value, Value] = {}
+    groups = _groups(patch.graph)
     for node in list(patch.graph.nodes):
         x = node.inputs[0] if node.inputs else None
-        if anchor_family(node) == "conv" and x is not None and (x.producer is None or x in patch.graph.roots):
+        if anchor_family(node) == "conv" and x is not None and _has_fixed_layout(x, patch.graph, groups):
             if x not in copies:
                 copies[x] = _copy(patch, x, node, "pack")
             patch.set_inputs(node, [copies[x], *node.inputs[1:]])
@@ -66,11 +67,15 @@ def _copy_edges(patch: Patch, target: Target) -> None:
     patch.graph.outputs = outputs
 
 
+def _has_fixed_layout(x: Value, graph: Graph, groups: dict[Node, list[Node]]) -> bool:
+    return x.producer is None or x in graph.roots or any(anchor_family(member) == "contract" for member in groups[x.producer])
+
+
 def _copy_for_products(patch: Patch) -> None:
-    """Matrix products read row-major memory."""
+    """Matrix products read dense row-major memory."""
     for node in list(patch.graph.nodes):
-        if anchor_family(node) == "contract" and any(x.layout.is_blocked for x in node.inputs):
-            plain = [_copy(patch, x, node, "unpack") if x.layout.is_blocked else x for x in node.inputs]
+        if anchor_family(node) == "contract" and any(x.layout != PLAIN for x in node.inputs):
+            plain = [_copy(patch, x, node, "unpack") if x.layout != PLAIN else x for x in node.inputs]
             patch.set_inputs(node, plain)
     patch.commit()
 

@@ -38,6 +38,7 @@ class Placement:
     def __init__(self, graph: Graph, kernels: Iterable[Kernel]) -> None:
         self._graph = graph
         self._roots = set(graph.roots)
+        self._rigid: set[Value] = set()  # slices whose halo must not grow, because a product reads the whole
         self._stored = {kernel.output: kernel for kernel in kernels}
         self._parent: dict[Value, tuple[Value, int]] = {}  # value -> (value that holds it, first channel; -1: same memory)
         self._join_concats()
@@ -49,8 +50,10 @@ class Placement:
         """A reshape that needs no kernel."""
         return self._parent.get(value, (value, 0))[1] == -1
 
-    def is_placed(self, value: Value) -> bool:
-        return self._parent.get(value, (value, -1))[1] >= 0
+    def is_placed(self, value: Value, holder: Value | None = None) -> bool:
+        """Whether the value is written straight into a slice (of `holder`)."""
+        found, channel = self._parent.get(value, (value, -1))
+        return channel >= 0 and holder in (None, found)
 
     def place(self, value: Value) -> Place:
         if value not in self._places:
@@ -97,14 +100,18 @@ class Placement:
             return
         block = out.layout.block
         channel = 0
+        rigid = out in self._rigid or _meets_product(out)
         for value in node.inputs:
             fits = value.layout.block == block and (not block or channel % block == 0)
             size = value.type.static_shape[1]
             whole = not block or size % block == 0 or value is node.inputs[-1]
             free = value in self._stored and value not in self._roots and value not in self._parent and node.inputs.count(value) == 1
-            free = free and not any(anchor_family(user) == "contract" for user in value.users)  # products need dense rows
-            if fits and free and whole and size:
+            dense = _meets_product(value) or (free and anchor_family(self._stored[value].anchor) == "contract")
+            grows = rigid and value.layout.has_halo
+            if fits and free and whole and size and not dense and not grows:
                 self._parent[value] = (out, channel)
+                if rigid:
+                    self._rigid.add(value)
             channel += size
 
     @staticmethod
@@ -116,6 +123,11 @@ class Placement:
         halo = tuple((max(a[0], b[0]), max(a[1], b[1])) for a, b in pairs)
         value.layout = holder.layout = Layout(holder.layout.block, halo if any(b or a for b, a in halo) else ())
         return True
+
+
+def _meets_product(value: Value) -> bool:
+    """Matrix products read dense rows."""
+    return any(anchor_family(user) == "contract" for user in value.users)
 
 
 def _is_row_major(value: Value) -> bool:

@@ -133,9 +133,7 @@ class _Planner:
     def _placed_pieces(self, kernel: Kernel) -> frozenset[int]:
         if not isinstance(kernel.anchor.op, Concat) or len(kernel.nodes) > 1:
             return frozenset()
-        mine = self.placement.place(kernel.output).root
-        values = kernel.anchor.inputs
-        return frozenset(i for i, v in enumerate(values) if self.placement.is_placed(v) and self.placement.place(v).root is mine)
+        return frozenset(i for i, v in enumerate(kernel.anchor.inputs) if self.placement.is_placed(v, kernel.output))
 
     def _calls(self, lowered: Lowered, kernel: Kernel) -> list[_Call]:
         """The steps of a kernel: one, but for Winograd convolutions with large weights."""
