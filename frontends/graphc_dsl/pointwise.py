@@ -16,6 +16,7 @@ from graphc.ir.op import Op
 from graphc.ops import activations
 from graphc.ops.norm import LogSoftmax, Softmax
 from graphc.ops.pointwise import Cast, op, rows
+from graphc.ops.random import Dropout
 from graphc.types.dtype import ALL, DType, bool_
 from graphc.types.dtype import dtype as dtype_of
 from graphc_dsl.arguments import axis_of, nearest
@@ -168,11 +169,9 @@ def log_softmax(x: Tensor, axis: int = -1, *, name: str = "") -> Tensor:
 
 
 def dropout(x: Tensor, rate: float = 0.5, *, name: str = "") -> Tensor:
-    """x itself: dropout (Srivastava et al. 2014) acts in training only, and a compiled model infers. `rate` is checked, then unused."""
+    """x itself in inference; in training a part `rate` of it, chosen at random, is 0 and the rest scaled up. Srivastava et al. 2014."""
     with Building("dropout", name, x) as new:
-        if not 0 <= rate < 1:
-            raise AttributeValueError(f"dropout rate {rate}", hint="the part that is dropped: at least 0, below 1")
-        return new.tensor(new.add(op("identity"), new.value(x)))
+        return new.tensor(new.add(Dropout(rate), new.value(x)))
 
 
 # activation="..." ---------------------------------------------------------------------------------------------------------------

@@ -65,6 +65,12 @@ def test_no_layer_is_forgotten() -> None:
     assert missing <= {"argmax", "expand", "lrn", "matmul", "max", "mean", "min", "sum", "transpose"}  # methods, operators, a second name
 
 
+def test_dropout_keeps_its_rate() -> None:
+    """Training replaces the op; here it is only the identity."""
+    (node,) = graph_of(lambda x: graphc.dropout(x, rate=0.3), graphc.f32["N", 3])
+    assert (node.op.name, node.op.attributes()) == ("dropout", {"rate": 0.3})
+
+
 def test_pool_and_conv_check_the_rank() -> None:
     for layer in (lambda x: graphc.conv2d(x, 3, 3), lambda x: graphc.max_pool2d(x, 2)):
         with pytest.raises(graphc.ShapeError, match="has rank 3"):
