@@ -23,8 +23,10 @@ from graphc.ops.grid_sample import GridSample
 from graphc.ops.matmul import MatMul
 from graphc.ops.movement import Concat, Dilate, Expand, Pad, Reshape, ShapeOf, Slice, Tile, Transpose
 from graphc.ops.norm import LRN, BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from graphc.ops.norm_training import BatchNormTraining
 from graphc.ops.pointwise import Cast, op, rows
 from graphc.ops.pool import AvgPool, LpPool, MaxPool, MaxPoolIndices
+from graphc.ops.random import Dropout
 from graphc.ops.reduce import ArgReduce, CumSum, Reduce
 from graphc.ops.resize import Resize
 from graphc.ops.scatter import ScatterElements, ScatterND
@@ -155,6 +157,8 @@ CASES: dict[str, tuple[Op, tuple[Array, ...]]] = {
     "avg_pool": (AvgPool((3, 3), (2, 2), (1, 1), (1, 1), (1, 1), False, True), (X,)),
     "lp_pool": (LpPool((2, 2), (2, 2), (1, 1), (0, 0), (0, 0), False, 3), (X,)),
     "batch_norm": (BatchNorm(1e-3), (X, f(4), f(4), f(4), f(4, low=0.5))),
+    "batch_norm_training": (BatchNormTraining(1e-3), (X, f(4), f(4))),
+    "dropout": (Dropout(0.25), (X,)),
     "instance_norm": (InstanceNorm(1e-3), (X, f(4), f(4))),
     "group_norm": (GroupNorm(2, 1e-3), (X, f(4), f(4))),
     "layer_norm": (LayerNorm(2, 1e-3), (X, f(5, 6), f(5, 6))),

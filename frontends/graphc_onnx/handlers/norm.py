@@ -5,16 +5,12 @@ from __future__ import annotations
 from graphc.errors import ModelError, ShapeError
 from graphc.ir.graph import Value
 from graphc.ops.norm import LRN, BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from graphc.ops.norm_training import BatchNormTraining
 from graphc.types.dtype import DType, f16, f32
 from graphc.types.shape import DimLike
 from graphc_onnx.context import Context, normal_axis
 from graphc_onnx.node import OnnxNode
 from graphc_onnx.registry import onnx_op
-
-
-def per_channel(context: Context, vector: Value, rank: int) -> Value:
-    """(C) as (1, C, 1, ...)."""
-    return context.reshape(vector, (1, *vector.type.shape, *[1] * (rank - 2)))
 
 
 @onnx_op("BatchNormalization")
@@ -40,11 +36,8 @@ def _training(
     context: Context, x: Value, affine: tuple[Value, Value], running: tuple[Value, Value], epsilon: float, momentum: float
 ) -> tuple[Value, ...]:
     """y with the statistics of the batch, and the running mean and variance: running * momentum + batch * (1 - momentum)."""
-    axes = [axis for axis in range(x.type.rank) if axis != 1]
-    mean = context.reduce("mean", x, axes, keepdims=False)
-    centred = context.pointwise("sub", x, per_channel(context, mean, x.type.rank))
-    var = context.reduce("mean", context.pointwise("mul", centred, centred), axes, keepdims=False)
-    y = context.add(BatchNorm(epsilon), x, *(context.cast(v, x.type.dtype) for v in affine), mean, var)
+    scale, bias = (context.cast(v, x.type.dtype) for v in affine)
+    y, mean, var = context.builder.add_many(BatchNormTraining(epsilon), x, scale, bias)
     updated = []
     for old, new in zip(running, (mean, var), strict=True):
         kept = context.pointwise("mul", old, context.like(momentum, old))
