@@ -16,9 +16,10 @@ from graphc_onnx.handlers import (
     resize,
     sequence,
     shape,
+    signal,
 )  # fmt: skip
 
 __all__ = [
     "activation", "arithmetic", "control", "conv", "gather", "loss", "matmul", "movement", "norm", "pool", "quantize", "reduce", "resize",
-    "sequence", "shape",
+    "sequence", "shape", "signal",
 ]  # fmt: skip
