@@ -34,6 +34,9 @@ _ERRORS = [
 _NAMES: dict[str, str] = {
     **dict.fromkeys(_DSL, "graphc_dsl"),
     "compile": "graphc.driver",
+    "grad": "graphc.train.grad",
+    "TrainStep": "graphc.train.step",
+    "optim": "graphc.autodiff.optim",
     "Executable": "graphc.executable",
     "Graph": "graphc.ir.graph",
     "Target": "graphc.target",
@@ -49,7 +52,8 @@ def __getattr__(name: str) -> Any:
     module = _NAMES.get(name)
     if module is None:
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
-    value = getattr(import_module(module), name)
+    loaded = import_module(module)
+    value = loaded if module.endswith(f".{name}") and not hasattr(loaded, name) else getattr(loaded, name)
     globals()[name] = value
     return value
 

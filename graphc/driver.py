@@ -12,6 +12,7 @@ from graphc import backend as backends
 from graphc.errors import AttributeValueError, UnsupportedError
 from graphc.executable import Compiled, Executable
 from graphc.ir.graph import Graph
+from graphc.ir.state import own_state
 from graphc.passes.base import Context
 from graphc.passes.pipeline import MACHINE, PORTABLE, Observer, run_passes
 from graphc.schedule.plan import Plan, make_plan
@@ -39,6 +40,7 @@ def compile(
     graph = as_graph(model).bind(dims or {})
     machine = chosen.target(target)
     context = Context(machine, accuracy)
+    own_state(graph, {})
 
     def compile_for(sizes: Mapping[str, int]) -> Compiled:
         lowered, plan = lower(graph.bind(sizes), context)

@@ -52,6 +52,7 @@ class Executable:
         self._compile_for = compile_for
         self._compiled: dict[tuple[tuple[str, int], ...], Compiled] = {}
         self._lock = threading.Lock()
+        self._stateful = threading.Lock()  # runs that update state go one after the other
         self.inputs: dict[str, TensorType] = {value.name: value.type for value in graph.inputs}
         self.outputs: dict[str, TensorType] = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
 
@@ -63,19 +64,26 @@ class Executable:
         twice = feeds.keys() & named.keys()
         if twice:
             raise InputError(f"input {min(twice)!r} is given twice")
-        results = self._run({**feeds, **named})
+        _, results = self._run({**feeds, **named})
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs by name."""
-        return dict(zip(self.outputs, self._run(feeds), strict=True))
+        compiled, results = self._run(feeds)
+        return dict(zip(compiled.graph.output_names, results, strict=True))
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The arrays that runs update, by name: the memory itself."""
+        return {name: value.data for name, value in self._graph.states.items() if value.data is not None}
 
     def compiled(self, sizes: Mapping[str, int] | None = None) -> Compiled:
         """The plan and program for given sizes of the symbolic dims (default: there are none)."""
         sizes = dict(sizes or {})
         missing = self._graph.symbols - sizes.keys()
         if missing:
-            raise ShapeError(f"the size of {', '.join(sorted(missing))} is not known yet", hint="compile(..., dims={'N': 1}), or call it once")
+            names = ", ".join(sorted(missing))
+            raise ShapeError(f"the size of {names} is not known yet", hint="compile(..., dims={'N': 1}), or call it once")
         key = tuple(sorted(sizes.items()))
         with self._lock:
             if key not in self._compiled:
@@ -111,9 +119,13 @@ class Executable:
             return self.compiled()
         return next(reversed(self._compiled.values()))
 
-    def _run(self, feeds: Mapping[str, Any]) -> list[Array]:
+    def _run(self, feeds: Mapping[str, Any]) -> tuple[Compiled, list[Array]]:
         arrays, sizes = self._check(feeds)
-        return self.compiled(sizes).program.run(arrays)
+        compiled = self.compiled(sizes)
+        if not compiled.plan.states:
+            return compiled, compiled.program.run(arrays)
+        with self._stateful:
+            return compiled, compiled.program.run(arrays)
 
     def _check(self, feeds: Mapping[str, Any]) -> tuple[list[Array], dict[str, int]]:
         unknown = feeds.keys() - self.inputs.keys()

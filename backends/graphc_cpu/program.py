@@ -13,7 +13,7 @@ import numpy as np
 from graphc.backend import Memory, StepTime
 from graphc.ir.graph import Array
 from graphc.kernel.canonical import spec_text
-from graphc.schedule.plan import Plan, Ref
+from graphc.schedule.plan import Plan, Ref, State
 from graphc_cpu import cache, jit
 from graphc_cpu.runtime.pool import pool
 from graphc_cpu.runtime.state import Step, step_table
@@ -97,7 +97,7 @@ class _Context:
             address = int(self._pointers.ctypes.data) + slot * 8
             steps.append(Step(addresses[step.kernel], address, barrier=not step.overlaps))
             for ref in step.args:
-                self._point(slot, ref, base, weights)
+                self._point(slot, ref, base, weights, plan.states)
                 slot += 1
         self._table: np.ndarray[Any, np.dtype[Any]] = step_table(steps)
         self.steps_address = int(self._table.ctypes.data)
@@ -111,12 +111,14 @@ class _Context:
             for patch in patches:
                 self._pointers[patch.slot] = arrays[patch.index].ctypes.data + patch.offset
 
-    def _point(self, slot: int, ref: Ref, base: int, weights: WeightBuffer) -> None:
+    def _point(self, slot: int, ref: Ref, base: int, weights: WeightBuffer, states: Sequence[State]) -> None:
         if ref.space == "arena":
             self._pointers[slot] = base + ref.offset
         elif ref.space == "scratch":
             self._pointers[slot] = base + self._scratch
         elif ref.space == "weight":
             self._pointers[slot] = weights.address(ref.index) + ref.offset
+        elif ref.space == "state":
+            self._pointers[slot] = states[ref.index].data.ctypes.data + ref.offset
         else:
             (self._inputs if ref.space == "input" else self._outputs).append(_Patch(slot, ref.index, ref.offset))

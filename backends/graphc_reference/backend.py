@@ -25,7 +25,12 @@ class ReferenceProgram:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         feeds = {value.name: array for value, array in zip(self._graph.inputs, inputs, strict=True)}
-        return list(self._executable.run(feeds).values())
+        states = {name: value.data for name, value in self._graph.states.items() if value.data is not None}
+        self._executable.state.update(states)
+        results = list(self._executable.run(feeds).values())
+        for name, memory in states.items():
+            memory[...] = self._executable.state[name]
+        return results
 
     def profile(self, inputs: Sequence[Array], runs: int) -> list[StepTime]:
         feeds = {value.name: array for value, array in zip(self._graph.inputs, inputs, strict=True)}

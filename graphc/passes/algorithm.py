@@ -26,7 +26,7 @@ def run(graph: Graph, context: Context) -> int:
 
 def has_choice(node: Node) -> bool:
     """3x3, stride 1, not dilated, one group, float32, constant weights, and more input channels than a first layer has."""
-    if anchor_family(node) != "conv" or not isinstance(node.op, Conv):
+    if anchor_family(node) != "conv" or not isinstance(node.op, Conv) or not node.inputs[1].is_constant:
         return False
     x, w = node.inputs[0].type, node.inputs[1].type
     plain = node.op.groups == 1 and {*node.op.stride, *node.op.dilation} == {1} and 0 not in node.output.type.static_shape

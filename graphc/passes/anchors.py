@@ -7,10 +7,7 @@ from graphc.types.dtype import f32, f64
 
 
 def anchor_family(node: Node) -> str:
-    """"conv", "contract", or "" for a node that is lowered to loops.
-
-    A convolution takes packed weights, so weights that are no constants make it loops (correct, and slow).
-    """
+    """"conv", "contract", or "" for a node that is lowered to loops."""
     if node.op.family not in ("conv", "contract") or node.inputs[0].type.dtype not in (f32, f64):
         return ""
-    return "" if node.op.family == "conv" and not node.inputs[1].is_constant else node.op.family
+    return node.op.family

@@ -58,13 +58,16 @@ def _copy_edges(patch: Patch, target: Target) -> None:
     patch.commit()
     groups = _groups(patch.graph)
     seen: set[Value] = set()
-    outputs = []
-    for value in patch.graph.outputs:
+
+    def written(value: Value) -> Value:
+        """The value where a kernel writes it plainly, and for nobody else; else a copy."""
         maker = value.producer
         plain = maker is not None and value not in seen and not any(anchor_family(member) == "conv" for member in groups[maker])
         seen.add(value)
-        outputs.append(value if plain else _copy(patch, value, maker, "unpack"))
-    patch.graph.outputs = outputs
+        return value if plain else _copy(patch, value, maker, "unpack")
+
+    patch.graph.outputs = [written(value) for value in patch.graph.outputs]
+    patch.graph.updates = {state: written(value) for state, value in patch.graph.updates.items()}
 
 
 def _has_fixed_layout(x: Value, graph: Graph, groups: dict[Node, list[Node]]) -> bool:

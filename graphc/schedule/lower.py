@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from graphc.errors import UnsupportedError
-from graphc.ir.graph import Node, Value
+from graphc.ir.graph import Kind, Node, Value
 from graphc.kernel.access import Access, from_function, from_operand
 from graphc.kernel.canonical import canonical
 from graphc.kernel.expr import Expr, arg, const, index, load, minimum, substitute, walk
 from graphc.kernel.index import simplify
-from graphc.kernel.spec import Epilogue, KernelSpec, Nest, NestSpec, Operand, StoreAt
+from graphc.kernel.spec import ConvSpec, Epilogue, KernelSpec, Nest, NestSpec, Operand, PackSpec, StoreAt
 from graphc.ops.conv import Conv
 from graphc.ops.matmul import MatMul
 from graphc.passes.anchors import anchor_family
@@ -141,6 +141,13 @@ def halo_spec(out: Operand) -> NestSpec:
     return NestSpec("copy", (), (out,), tuple(nests))
 
 
+def copy_spec(x: Operand) -> NestSpec:
+    """A plain tensor, copied."""
+    axes = tuple(index(f"i{d}", size) for d, size in enumerate(x.shape))
+    offset = simplify(x.offset(axes))
+    return canonical(NestSpec("copy", (x,), (x,), (Nest(axes, (StoreAt(1, offset, load(0, offset, x.dtype)),)),)))
+
+
 # convolution and products ---------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +174,17 @@ def _lower_conv(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowered:
     epilogue = Epilogue(order, acc, value)
     spec = anchor.op.spec(operand_of(x), chain.operands, out, weight.type.static_shape, epilogue)
     return Lowered(spec, (x, weight, *chain.values), packed=1)
+
+
+def lower_pack(conv: ConvSpec, weight: Value, maker: Kernel | None, operand_of: OperandOf, lanes: int) -> Lowered:
+    """The packing of a weight that is known only at run time, with the kernel that makes it computed on the way, if any is given."""
+    inputs = maker.inputs if maker is not None else (weight,)
+    operands = tuple(operand_of(value) for value in inputs)
+    accesses = {value: from_operand(slot, operand) for slot, (value, operand) in enumerate(zip(inputs, operands, strict=True))}
+    for node in maker.nodes if maker is not None else ():
+        accesses[node.output] = _inline(node, accesses)
+    axes = tuple(index(f"w{d}", size) for d, size in enumerate(conv.weight_shape))
+    return Lowered(canonical(PackSpec(conv, operands, axes, accesses[weight][axes], lanes)), inputs)
 
 
 def _lower_matmul(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowered:
@@ -216,12 +234,12 @@ class _Epilogue:
 
     def place_channel(self, value: Expr, channel: Expr, position: Expr, clamp_to: int) -> Expr:
         """The channel variable becomes block*lanes + lane. Where the last block is not full, whole-map operands that are not blocked are
-        read at the last channel instead of beyond their end; constants are stored with slack behind them."""
+        read at the last channel instead of beyond their end; constants and state are stored with slack behind them."""
         replacements: dict[Expr, Expr] = {}
         for node in _loads(value):
             offset = node.args[0]
             source = self.values[node.attr - self.first_slot]
-            safe = source.is_constant or source.layout.is_blocked
+            safe = source.is_constant or source.kind is Kind.STATE or source.layout.is_blocked
             where = minimum(position, clamp_to - 1) if clamp_to and not safe else position
             replacements[node] = load(node.attr, simplify(substitute(offset, {channel: where})), node.dtype)
         return substitute(substitute(value, replacements), {channel: position})

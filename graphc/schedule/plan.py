@@ -8,10 +8,13 @@ from graphc.errors import ResourceError
 from graphc.ir.graph import Array, Graph, Kind, Value
 from graphc.ir.op import Cost
 from graphc.kernel.choose import ALGORITHMS
-from graphc.kernel.spec import ConvSpec, KernelSpec, WinogradConv, WinogradInput, WinogradOutput
+from graphc.kernel.spec import ConvSpec, KernelSpec, PackSpec, WinogradConv, WinogradInput, WinogradOutput
 from graphc.knobs import knob
 from graphc.ops.movement import Concat
-from graphc.schedule.lower import Lowered, halo_spec, lower
+from graphc.passes.anchors import anchor_family
+from graphc.passes.fuse import INLINE
+from graphc.schedule.in_place import reads_at_own_place
+from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pack
 from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assign
 from graphc.schedule.partition import Kernel, partition
 from graphc.schedule.winograd import winograd_spec
@@ -23,8 +26,8 @@ MAX_ARENA = knob("GRAPHC_MAX_BYTES", int, 64 << 30, "largest arena, tensor or we
 
 @dataclass(frozen=True)
 class Ref:
-    """Where an operand's pointer points: space is arena, weight, input, output or scratch (memory of each thread, one after
-    the other, of the kernel's own size); `index` counts weights, inputs or outputs."""
+    """Where an operand's pointer points: space is arena, weight, state, input, output or scratch (memory of each thread, one after
+    the other, of the kernel's own size); `index` counts weights, states, inputs or outputs."""
 
     space: str
     index: int
@@ -42,6 +45,14 @@ class Weight:
     name: str
     data: Array
     spec: KernelSpec | None
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """An array that the program owns and updates: `data` is the memory itself, aligned and with slack (`graphc.ir.state`)."""
+
+    name: str
+    data: Array
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Plan:
     kernels: list[KernelSpec] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     weights: list[Weight] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
     arena_bytes: int = 0
     scratch_bytes: int = 0  # per thread
 
@@ -93,7 +105,7 @@ def make_plan(graph: Graph, target: Target) -> Plan:
 
 @dataclass(frozen=True)
 class _Call:
-    """A step before memory is assigned. `part`: what its label says after the kernel's name."""
+    """A step before memory is assigned, its output last. `part`: what its label says after the kernel's name, or instead of it."""
 
     spec: KernelSpec
     arguments: list[Value | Ref | Temporary]
@@ -112,13 +124,18 @@ class _Planner:
         self._numbers: dict[KernelSpec, int] = {}
         self._weights: dict[tuple[int, KernelSpec | None], int] = {}
         self._pending: list[_Call] = []
+        self._makers = {kernel.output: kernel for kernel in self.kernels if self._feeds_packing(kernel)}
+        self._packed: dict[tuple[Value, KernelSpec], Temporary] = {}
         self._lower_all()
+        self._states = {value: i for i, value in enumerate(graph.states.values())}
+        self.plan.states = [State(value.name, value.data) for value in self._states if value.data is not None]
+        self._written = self._update_states()
         self._assign_memory()
 
     def _lower_all(self) -> None:
         haloed: set[Value] = set()
         for kernel in self.kernels:
-            if self.placement.is_alias(kernel.output):
+            if self.placement.is_alias(kernel.output) or kernel.output in self._makers:
                 continue
             root = self.placement.place(kernel.output).root
             if root.layout.has_halo and root not in haloed:
@@ -155,14 +172,54 @@ class _Planner:
 
     def _arguments(self, lowered: Lowered, kernel: Kernel, spec: KernelSpec) -> list[Value | Ref | Temporary]:
         """Of the operands, with weights packed for `spec`."""
+        return [*self._operands(lowered, spec), kernel.output]
+
+    def _operands(self, lowered: Lowered, spec: KernelSpec) -> list[Value | Ref | Temporary]:
         arguments: list[Value | Ref | Temporary] = []
         for slot, value in enumerate(lowered.inputs):
             if value.is_constant:
                 packed_for = spec if slot == lowered.packed else None
                 arguments.append(Ref("weight", self._weight(value, packed_for)))
+            elif slot == lowered.packed and isinstance(spec, ConvSpec):
+                arguments.append(self._pack(spec, value))
             else:
                 arguments.append(value)
-        return [*arguments, kernel.output]
+        return arguments
+
+    def _feeds_packing(self, kernel: Kernel) -> bool:
+        """Whether all that the kernel computes are weights of convolutions, which the packing can compute as it goes."""
+        value = kernel.output
+        if value in self.graph.roots or not all(node.op.family in INLINE and not isinstance(node.op, Concat) for node in kernel.nodes):
+            return False
+        alone = all(anchor_family(user) == "conv" and user.inputs.count(value) == 1 and user.inputs[1] is value for user in value.users)
+        return alone and bool(value.users) and not self.placement.is_alias(value)
+
+    def _pack(self, conv: ConvSpec, weight: Value) -> Temporary:
+        """Adds the step that packs run-time weights, unless some convolution of the same order has done so."""
+        made = lower_pack(conv, weight, self._makers.get(weight), self.placement.operand, self.plan.target.lanes(conv.x.dtype))
+        assert isinstance(made.spec, PackSpec)
+        key = (weight, made.spec)
+        if key not in self._packed:
+            self._packed[key] = Temporary(made.spec.packed.nbytes)
+            arguments = [*self._operands(made, made.spec), self._packed[key]]
+            self._pending.append(_Call(made.spec, arguments, self._makers.get(weight), part=":pack"))
+        return self._packed[key]
+
+    def _update_states(self) -> dict[Value, Value]:
+        """New value -> the state that it may be written into directly; the others are copied when all else is done."""
+        direct: dict[Value, Value] = {}
+        copies = []
+        for state, value in self.graph.updates.items():
+            touching = [number for number, call in enumerate(self._pending) if state in call.arguments]
+            number = next(number for number, call in enumerate(self._pending) if call.arguments[-1] is value)
+            call = self._pending[number]
+            slots = [slot for slot, argument in enumerate(call.arguments) if argument is state]
+            if max(touching, default=-1) <= number and reads_at_own_place(call.spec, slots) and value not in self.graph.outputs:
+                direct[value] = state
+            else:
+                copies.append(_Call(copy_spec(self.placement.operand(value)), [value, state], None, part=f"{state.name}:store"))
+        self._pending += copies
+        return direct
 
     def _weight(self, value: Value, spec: KernelSpec | None) -> int:
         assert value.data is not None
@@ -185,7 +242,7 @@ class _Planner:
         lifetimes = {
             root: Lifetime(root.nbytes if isinstance(root, Temporary) else self.placement.operand(root).nbytes, first, last)
             for root, (first, last) in spans.items()
-            if root not in outputs and root not in inputs
+            if root not in outputs and root not in inputs and root not in self._states and root not in self._written
         }
         offsets, size = assign(lifetimes)
         limit = MAX_ARENA.get()
@@ -204,6 +261,8 @@ class _Planner:
                     refs.append(Ref("output", outputs[root], offset))
                 elif root in inputs:
                     refs.append(Ref("input", inputs[root], offset))
+                elif root in self._states or root in self._written:
+                    refs.append(Ref("state", self._states[self._written.get(root, root)], offset))
                 else:
                     refs.append(Ref("arena", 0, offsets[root] + offset))
             self.plan.steps.append(self._step(call, tuple(refs)))
@@ -217,14 +276,14 @@ class _Planner:
         if number == len(self.plan.kernels):
             self.plan.kernels.append(spec)
         if kernel is None:
-            return Step(number, refs, "halo", (), (), Cost(0, 0), call.overlaps)
+            return Step(number, refs, call.part or "halo", (), (), Cost(0, 0), call.overlaps)
         names = tuple(node.name for node in kernel.nodes)
         return Step(number, refs, f"{kernel.anchor.name}{call.part}", kernel.origins, names, _cost(call, kernel), call.overlaps)
 
 
 def _cost(call: _Call, kernel: Kernel) -> Cost:
     """Operations and bytes of the model's nodes; of a convolution in three steps the operations are those of the second."""
-    if isinstance(call.spec, (WinogradInput, WinogradOutput)):
+    if isinstance(call.spec, (WinogradInput, WinogradOutput, PackSpec)):
         return Cost(0, sum(operand.nbytes for operand in call.spec.operands))
     flops = sum(node.op.cost([v.type for v in node.inputs], [v.type for v in node.outputs]).flops for node in kernel.nodes)
     return Cost(flops, sum(value.type.nbytes for value in (*kernel.inputs, kernel.output)))
