@@ -1,14 +1,17 @@
 """fuse-epilogue and fuse-pointwise: which nodes become one kernel.
 
 Fusion is an annotation: nodes of one kernel share `node.kernel`; the graph and its meaning stay as they are, so any stage can be run
-and compared. A kernel has one output, so a node joins its consumer's kernel only where that is its only use.
+and compared. A kernel has one output, so a node joins its consumers' kernel only where all its uses are in there.
 
-* fuse-epilogue: elementwise consumers join the convolution or product that makes their operand, and run on its registers.
+* fuse-epilogue: elementwise consumers join the convolution or product that makes their operand, and run on its registers; where there
+  are several, as in x * sigmoid(x), together up to where one value is left.
 * fuse-pointwise: producers are inlined into the loops of their consumer where that repeats no expensive work: elementwise chains,
   movement (transposes, slices, pads are index arithmetic), and whole reductions under an elementwise consumer of the same shape.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.kernel.expr import walk
@@ -22,49 +25,74 @@ INLINE = frozenset({"map", "copy"})
 MAX_NODES = knob("GRAPHC_FUSE_NODES", int, 32, "largest number of nodes in one kernel")
 _SIMPLE = ("add", "sub", "mul", "neg", "abs", "max", "min", "select", "and", "or", "not", "cast", "const", "arg")
 CHEAP = frozenset((*_SIMPLE, "eq", "ne", "lt", "le", "gt", "ge"))
+REGION_NODES = 16  # that are looked at for where the uses of one value meet again
 EPILOGUE_NODES = 64  # primitives that are worth repeating for each register of a tile; more run as loops of their own
 
 
 def fuse_epilogue(graph: Graph, context: Context) -> int:
     groups = _Groups(graph)
+    roots = set(graph.roots)
+    position = {node: i for i, node in enumerate(graph.nodes)}
     count = 0
     for node in graph.nodes:
         if not anchor_family(node):
             continue
         budget = EPILOGUE_NODES
         value = node.output
-        while (user := _only_user(graph, value)) is not None and _joins_epilogue(user, value, groups):
-            budget -= _work(user)
+        while region := _region(value, roots, position, groups):
+            budget -= sum(_work(user) for user in region)
             if budget < 0:
                 break
-            groups.merge(node, user)
-            count += 1
-            value = user.output
+            for user in region:
+                groups.merge(node, user)
+            count += len(region)
+            value = region[-1].output
     return count
+
+
+def _region(value: Value, roots: set[Value], position: Mapping[Node, int], groups: _Groups) -> list[Node]:
+    """The first nodes that between them use up `value` and each other's results but the last one's; none where there are no such nodes."""
+    inside: dict[Node, None] = {}
+    needed = [value]  # made by the region so far and used outside
+    while len(inside) < REGION_NODES:
+        users = {user for made in needed for user in made.users if user not in inside}
+        user = min(users, key=position.__getitem__, default=None)
+        if user is None or not _joins_epilogue(user, value, groups):
+            return []
+        inside[user] = None
+        needed = [made for made in (*needed, user.output) if made in roots or any(other not in inside for other in made.users)]
+        if needed == [user.output]:
+            return list(inside)
+    return []
 
 
 def fuse_pointwise(graph: Graph, context: Context) -> int:
     groups = _Groups(graph)
+    roots = set(graph.roots)
     limit = MAX_NODES.get()
     count = 0
     for node in reversed(graph.nodes):
         if len(node.outputs) != 1 or groups.anchored(node) or isinstance(node.op, Concat):
             continue
-        user = _only_user(graph, node.output)
-        if user is None or len(user.outputs) != 1 or groups.anchored(user) or isinstance(user.op, Concat):
+        users = [] if node.output in roots else list(node.output.users)
+        if not users or any(len(user.outputs) != 1 or groups.anchored(user) or isinstance(user.op, Concat) for user in users):
             continue
-        if _inlines(node, user, groups) and groups.size(node) + groups.size(user) <= limit:
-            groups.merge(user, node)
+        if _inlines_all(node, users, groups) and groups.size(node) + groups.size(users[0]) <= limit:
+            groups.merge(users[0], node)
             count += 1
     return count
 
 
-def _only_user(graph: Graph, value: Value) -> Node | None:
-    """The one node that uses the value, where nothing else needs it in memory."""
-    if len(value.users) != 1 or value in graph.outputs or value in graph.updates.values():
-        return None
-    (user,) = value.users
-    return user
+def _inlines_all(node: Node, users: Sequence[Node], groups: _Groups) -> bool:
+    """Several users must be of one kernel and read the same element, so that it is computed once."""
+    if len(users) > 1 and (users[0].kernel is None or len({user.kernel for user in users}) > 1):
+        return False
+    alone = len(users) == 1
+    return all((alone or _same_element(node, user)) and _inlines(node, user, groups) for user in users)
+
+
+def _same_element(node: Node, user: Node) -> bool:
+    return user.op.elementwise and node.output.type.shape == user.output.type.shape
 
 
 def _joins_epilogue(user: Node, value: Value, groups: _Groups) -> bool:
