@@ -78,8 +78,11 @@ def _own_rows() -> list[dict[str, Any]]:
 
 def _show(rows: Sequence[dict[str, Any]], own: bool, missing: bool) -> None:
     """For people: yes or no for gradients; the reasons are in --json and --markdown."""
-    columns = ("op", "onnx", "native", "gradient", "~meaning") if own else ("operator", "opsets", "import", "native", "gradient")
-    columns = ("operator", "~remark") if missing and not own else columns
+    columns: tuple[str, ...] = ("operator", "opsets", "import", "native", "gradient")
+    if own:
+        columns = ("op", "onnx", "native", "gradient", "~meaning")
+    elif missing:
+        columns = ("operator", "~remark")
     short = [{**row, "gradient": row["gradient"] if row["gradient"] in _GRADIENTS else "no"} for row in rows]
     show.table(columns, [[_cell(row[column.lstrip("~")]) for column in columns] for row in short])
     show.line(f"{len(rows)} not supported" if missing else _count(rows))
