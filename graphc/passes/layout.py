@@ -34,9 +34,10 @@ def run(graph: Graph, context: Context) -> int:
         value = exits.get(node)
         if value is not None:
             value.layout = _layout_of(graph, groups[node], value, context.target)
-    for node in graph.nodes:
+    for node in list(graph.nodes):
         if anchor_family(node) == "conv":
-            _prepare_input(node.inputs[0], node, context.target)
+            _prepare_input(patch, node, context.target)
+    patch.commit()
     for node in graph.nodes:
         if anchor_family(node) == "conv":
             _widen_halo(node.inputs[0], node)
@@ -107,25 +108,28 @@ def _groups(graph: Graph) -> dict[Node, list[Node]]:
 
 
 def _layout_of(graph: Graph, group: list[Node], value: Value, target: Target) -> Layout:
-    blocked = Layout(target.lanes(value.type.dtype)) if value.type.dtype.is_float else PLAIN
-    if any(anchor_family(member) == "conv" for member in group):
-        return blocked
+    for member in group:
+        if anchor_family(member) == "conv":
+            return Layout(target.lanes(member.inputs[0].type.dtype))  # of the sums, whatever the epilogue casts them to
     if value in graph.roots or value.type.rank < 3 or not all(member.op.keeps_layout for member in group):
         return PLAIN
     inside = {output for member in group for output in member.outputs}
     reads = [x for member in group for x in member.inputs if x not in inside and x.type.rank == value.type.rank]
-    full = [x for x in reads if int(x.type.size) > 1 and x.type.shape[1] != 1]
-    return blocked if any(x.layout.is_blocked and x.layout.block == blocked.block for x in full) else PLAIN
+    blocks = [x.layout.block for x in reads if x.layout.is_blocked and int(x.type.size) > 1 and x.type.shape[1] != 1]
+    return Layout(blocks[0]) if blocks else PLAIN
 
 
-def _prepare_input(x: Value, node: Node, target: Target) -> None:
-    """What a convolution reads is blocked, but for the few channels of a first layer."""
+def _prepare_input(patch: Patch, node: Node, target: Target) -> None:
+    """What a convolution reads is blocked, but for the few channels of a first layer; blocks of another dtype's size are copied."""
     assert isinstance(node.op, Conv)
-    if x.layout.is_blocked:
-        return
+    x = node.inputs[0]
+    block = target.lanes(x.type.dtype)
+    if x.layout.is_blocked and x.layout.block != block:
+        x = _copy(patch, x, node, "pack")
+        patch.set_inputs(node, [x, *node.inputs[1:]])
     depthwise = node.op.groups == x.type.shape[1] and node.op.groups > 1
-    if int(x.type.shape[1].__index__()) > FEW_CHANNELS or depthwise:
-        x.layout = Layout(target.lanes(x.type.dtype))
+    if not x.layout.is_blocked and (int(x.type.shape[1].__index__()) > FEW_CHANNELS or depthwise):
+        x.layout = Layout(block)
 
 
 def _widen_halo(x: Value, node: Node) -> None:
