@@ -74,6 +74,14 @@ def test_unknown_model_names_the_known(tmp_path: Path, capsys: pytest.CaptureFix
     assert all(name in printed for name in ("resnet19", *more_models.NAMES))
 
 
+def test_cpu_time_is_for_one_thread(tiny: Subject, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "--models", "resnet18", "--clock", "cpu") == 0
+    assert "cpu time" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(tmp_path, "--models", "resnet18", "--clock", "cpu", "--threads", "2")
+    assert "counts waiting" in capsys.readouterr().err
+
+
 def test_lock_is_held(tmp_path: Path) -> None:
     with compare.alone(tmp_path / "lock"), open(tmp_path / "lock", "rb") as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
