@@ -23,7 +23,7 @@ def reshape(emitter: Emitter, node: Node, op: Any) -> None:
 
 @exports("transpose")
 def transpose(emitter: Emitter, node: Node, op: Any) -> None:
-    emitter.result("Transpose", *emitter.inputs(node), perm=op.perm)
+    emitter.result("Transpose", *emitter.inputs(node), perm=op.perm or None)
 
 
 @exports("expand")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 
 from graphc.errors import UnsupportedError
 from graphc.ir.graph import Node
 from graphc.ops.pointwise import rows
+from graphc.types.dtype import f16
 from graphc_onnx.emitter import Emitter, exports
 from graphc_onnx.tensors import ELEM_TYPES
 
@@ -88,22 +90,52 @@ def cast(emitter: Emitter, node: Node, op: Any) -> None:
 
 @exports("mod")
 def mod(emitter: Emitter, node: Node, op: Any) -> None:
-    """Mod of floats exists with the sign of the dividend only: the other is a - floor(a / b) * b."""
+    """Mod of floats exists with the sign of the dividend only."""
     a, b = emitter.inputs(node)
     if op.fmod or not node.inputs[0].type.dtype.is_float:
         emitter.result("Mod", a, b, fmod=int(op.fmod))
         return
-    whole = emitter.temp("Floor", emitter.temp("Div", a, b))
-    emitter.result("Sub", a, emitter.temp("Mul", whole, b))
+    a, b = _widened(emitter, node, a), _widened(emitter, node, b)
+    rest, wrong = _remainder(emitter, node, a, b)
+    _narrowed(emitter, node, emitter.temp("Where", wrong, emitter.temp("Add", rest, b), rest))
 
 
 @exports("floor_div")
 def floor_div(emitter: Emitter, node: Node, op: Any) -> None:
     a, b = emitter.inputs(node)
-    if node.inputs[0].type.dtype.is_float:
-        emitter.result("Floor", emitter.temp("Div", a, b))
-    else:
+    if not node.inputs[0].type.dtype.is_float:
         emitter.result("Div", emitter.temp("Sub", a, emitter.temp("Mod", a, b)), b)
+        return
+    a, b = _widened(emitter, node, a), _widened(emitter, node, b)
+    rest, wrong = _remainder(emitter, node, a, b)
+    whole = emitter.temp("Round", emitter.temp("Div", emitter.temp("Sub", a, rest), b))  # an integer but for rounding
+    less = emitter.temp("Sub", whole, _number(emitter, node, 1.0))
+    by_zero = emitter.temp("Equal", b, _number(emitter, node, 0.0))
+    _narrowed(emitter, node, emitter.temp("Where", by_zero, emitter.temp("Div", a, b), emitter.temp("Where", wrong, less, whole)))
+
+
+def _remainder(emitter: Emitter, node: Node, a: str, b: str) -> tuple[str, str]:
+    """fmod(a, b), and whether it is neither zero nor of the sign of b."""
+    rest, zero = emitter.temp("Mod", a, b, fmod=1), _number(emitter, node, 0.0)
+    other = emitter.temp("Xor", emitter.temp("Less", rest, zero), emitter.temp("Less", b, zero))
+    return rest, emitter.temp("And", other, emitter.temp("Not", emitter.temp("Equal", rest, zero)))
+
+
+def _number(emitter: Emitter, node: Node, number: float) -> str:
+    dtype = node.inputs[0].type.dtype
+    return emitter.constant(np.asarray(number, np.float32 if dtype == f16 else dtype.numpy))
+
+
+def _widened(emitter: Emitter, node: Node, x: str) -> str:
+    """float16 is computed in float32."""
+    return emitter.temp("Cast", x, to=onnx.TensorProto.FLOAT) if node.inputs[0].type.dtype == f16 else x
+
+
+def _narrowed(emitter: Emitter, node: Node, y: str) -> None:
+    if node.inputs[0].type.dtype == f16:
+        emitter.result("Cast", y, to=onnx.TensorProto.FLOAT16)
+    else:
+        emitter.result("Identity", y)
 
 
 @exports("shift_left", "shift_right")

@@ -29,7 +29,7 @@ def reduce(emitter: Emitter, node: Node, op: Any) -> None:
     elif node.inputs[0].type.dtype == bool_:
         wide = emitter.temp("Cast", x, to=onnx.TensorProto.INT32)
         made = emitter.temp("ReduceMax" if op.fn in ("any", "max") else "ReduceMin", wide, emitter.ints(op.axes), keepdims=int(op.keepdims))
-        emitter.result("Cast", made, to=onnx.TensorProto.BOOL)
+        emitter.result("Greater", made, emitter.constant(np.asarray(0, np.int32)))  # of nothing: the lowest, or the highest integer
     else:
         emitter.result(_NAMES[op.fn], x, emitter.ints(op.axes), keepdims=int(op.keepdims))
 
