@@ -38,13 +38,14 @@ def emit_nest(spec: NestSpec, target: Target, name: str) -> Function:
     nests = [part for nest in spec.nests for part in prepare(nest, target.lanes(f32))]
     used = sorted({slot for nest in nests for slot in _slots(nest)})
     pointers = {slot: f.load("ptr", f.pointer(f.parameters[0], slot, "ptr"), 8) for slot in used}
-    for nest in nests:
-        plan = make_plan(nest, target)
+    plans = [make_plan(nest, target) for nest in nests]
+    small = sum(plan.work for plan in plans) < SMALL_WORK
+    for plan in plans:
         emitter = Emitter(f, target, pointers, [operand.dtype for operand in spec.operands], Frees(), plan.masks)
         if plan.tile is not None:
-            _tile_loops(emitter, plan).emit()
+            _tile_loops(emitter, plan, small).emit()
         else:
-            _NestLoops(emitter, plan).emit()
+            _NestLoops(emitter, plan, small).emit()
     return f
 
 
@@ -60,7 +61,7 @@ def _check(spec: NestSpec) -> None:
                 raise VerifyError(f"{node.dtype} is loaded from operand {node.attr} of {operands[node.attr].dtype}")
 
 
-def _tile_loops(emitter: Emitter, plan: Plan) -> TileLoops:
+def _tile_loops(emitter: Emitter, plan: Plan, small: bool) -> TileLoops:
     assert plan.tile is not None
     assert plan.vector is not None
     others = tuple(axis for axis in plan.order if axis not in (plan.tile, plan.vector))
@@ -72,7 +73,7 @@ def _tile_loops(emitter: Emitter, plan: Plan) -> TileLoops:
     emitter.expect([root for store in (*tiled, *plain) for root in store.roots], {plan.vector: lanes})
     if plan.masks:
         plain = ()
-    return TileLoops(emitter, others, plan.tile, plan.vector, lanes, tiled, plain, plan.work < SMALL_WORK)
+    return TileLoops(emitter, others, plan.tile, plan.vector, lanes, tiled, plain, small)
 
 
 def _slots(nest: Nest) -> set[int]:
@@ -95,8 +96,8 @@ class _Region:
 class _NestLoops:
     """The loops of one planned nest."""
 
-    def __init__(self, emitter: Emitter, plan: Plan) -> None:
-        self._e, self._f, self._plan = emitter, emitter.f, plan
+    def __init__(self, emitter: Emitter, plan: Plan, small: bool) -> None:
+        self._e, self._f, self._plan, self._small = emitter, emitter.f, plan, small
         self._vector = plan.vector
         self._fixed = plan.fixed
         self._regions = self._make_regions()
@@ -154,7 +155,7 @@ class _NestLoops:
                     e.hoist(self._roots)
                 self._level(int(self._fixed) + len(outer), digits[-1] if plan.chunk else None)
 
-        emit_items(self._f, extents, plan.work < SMALL_WORK, lambda: e.hoist(self._roots), body)
+        emit_items(self._f, extents, self._small, lambda: e.hoist(self._roots), body)
 
     def _chunks(self) -> int:
         axis = self._plan.order[int(self._fixed) + self._plan.parallel]

@@ -7,13 +7,14 @@ accesses are masked, the others repeat the last valid lane.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from graphc.target import Target
 from graphc.types.dtype import DType
 from graphc_cpu.emit.ir import Function, Value, memory_type, vector_type
 from graphc_cpu.emit.lanes import intrinsic_suffix
 
-MOST_RUNS = 2  # loads that a fixed pattern of lanes is shuffled from; otherwise it is gathered
+MOST_PIECES = 8  # loads that a fixed pattern of lanes is shuffled from; otherwise it is gathered
 
 
 class Memory:
@@ -63,22 +64,63 @@ class Memory:
         return self._to_register(value, dtype, lanes)
 
     def load_places(self, pointer: Value, offsets: Sequence[int], dtype: DType, lanes: int, masks: bool) -> Value:
-        """Lane l from pointer + offsets[l] elements; the last one repeats. One or two runs of neighbours are loaded and shuffled."""
+        """Lane l from pointer + offsets[l] elements; the last one repeats. Neighbours are loaded together and shuffled."""
         places = [*offsets, *([offsets[-1]] * (lanes - len(offsets)))]
-        runs = runs_of(places, lanes)
-        spans = [max(place for place in places if first <= place < first + lanes) - first + 1 for first in runs]
-        if len(runs) > MOST_RUNS or dtype.kind == "b" or not (masks or all(span == lanes for span in spans)):
+        pieces = pieces_of(places, lanes)
+        exact = all(piece.width == piece.span for piece in pieces)
+        if len(pieces) > MOST_PIECES or dtype.kind == "b" or not (masks or exact):
             steps = ", ".join(f"i32 {place}" for place in places)
             return self.gather(pointer, Value(f"<{steps}>", vector_type("i32", lanes)), dtype, lanes)
         element = memory_type(dtype)
         loaded = [
-            self.load(self._f.pointer(pointer, first, element), dtype, lanes, span, 1) for first, span in zip(runs, spans, strict=True)
-        ]
-        picks: list[int] = []
-        for place in places:
-            run = max(k for k, first in enumerate(runs) if first <= place)
-            picks.append(run * lanes + place - runs[run])
-        return self.shuffle(loaded[0], loaded[-1], picks)
+            self.load(self._f.pointer(pointer, piece.first, element), dtype, piece.width, piece.span, 1) for piece in pieces
+        ]  # fmt: skip
+        if len({piece.width for piece in pieces}) == 1 and len(pieces) * pieces[0].width <= lanes:
+            return self._from_row(loaded, pieces, places)
+        return self._from_pairs(loaded, pieces, places)
+
+    def _from_row(self, loaded: Sequence[Value], pieces: Sequence[Piece], places: Sequence[int]) -> Value:
+        """Pieces side by side in one register, then one shuffle."""
+        width, row = pieces[0].width, list(loaded)
+        if width == 1:
+            return self._inserted(row, [_piece_of(pieces, place) for place in places])
+        picks = [_piece_of(pieces, place) * width + place - pieces[_piece_of(pieces, place)].first for place in places]
+        while len(row) > 1:
+            row += [row[-1]] * (len(row) % 2)
+            row = [self.shuffle(a, b, range(2 * width)) for a, b in zip(row[::2], row[1::2], strict=True)]
+            width *= 2
+        return row[0] if picks == list(range(width)) else self.shuffle(row[0], row[0], picks)
+
+    def _inserted(self, scalars: Sequence[Value], picks: Sequence[int]) -> Value:
+        value = Value("poison", vector_type(scalars[0].type, len(picks)))
+        for lane, pick in enumerate(picks):
+            value = self._f.op(f"insertelement {value}, {scalars[pick]}, i64 {lane}", value.type)
+        return value
+
+    def _from_pairs(self, loaded: Sequence[Value], pieces: Sequence[Piece], places: Sequence[int]) -> Value:
+        """The lanes of all pieces, each in its place, merged two by two."""
+        lanes = len(places)
+        spread = [self._widened(value, lanes) for value in loaded]
+        sources = [{lane for lane, place in enumerate(places) if _piece_of(pieces, place) == k} for k in range(len(pieces))]
+        at = [[place - piece.first for place in places] for piece in pieces]
+        while len(spread) > 1:
+            merged: list[Value] = []
+            for k in range(0, len(spread) - 1, 2):
+                picks = [at[k][lane] if lane in sources[k] else lanes + at[k + 1][lane] for lane in range(lanes)]
+                wanted = sources[k] | sources[k + 1]
+                merged.append(self.shuffle(spread[k], spread[k + 1], [pick if lane in wanted else lane for lane, pick in enumerate(picks)]))
+            odd = len(spread) % 2
+            sources = [a | b for a, b in zip(sources[::2], sources[1::2], strict=False)] + sources[len(sources) - odd :]
+            at = [list(range(lanes)) for _ in merged] + at[len(at) - odd :]
+            spread = merged + spread[len(spread) - odd :]
+        return spread[0] if at[0] == list(range(lanes)) else self.shuffle(spread[0], spread[0], at[0])
+
+    def _widened(self, value: Value, lanes: int) -> Value:
+        """A piece in the first lanes of a whole register; the others are anything."""
+        if not value.type.startswith("<"):
+            return self._f.op(f"insertelement {vector_type(value.type, lanes)} poison, {value}, i64 0", vector_type(value.type, lanes))
+        width = int(value.type[1 : value.type.index(" ")])
+        return value if width == lanes else self.shuffle(value, value, [min(lane, width - 1) for lane in range(lanes)])
 
     def store(self, value: Value, pointer: Value, dtype: DType, lanes: int, valid: int, stride: int) -> None:
         """Lane l to pointer + stride * l elements, for the first `valid` lanes."""
@@ -148,13 +190,27 @@ class Memory:
         return self._f.op(f"zext {value} to {vector_type('i8', lanes)}", vector_type("i8", lanes))
 
 
-def runs_of(places: Sequence[int], lanes: int) -> list[int]:
-    """First elements of stretches of `lanes` that cover all places."""
-    runs: list[int] = []
+@dataclass(frozen=True)
+class Piece:
+    """Neighbouring elements: `span` of them from `first`, loaded as a vector of `width` lanes."""
+
+    first: int
+    span: int
+    width: int
+
+
+def pieces_of(places: Sequence[int], lanes: int) -> list[Piece]:
+    """Pieces of at most `lanes` elements that cover all places: one piece as long as what follows is near, so that few are needed."""
+    runs: list[list[int]] = []
     for place in sorted(set(places)):
-        if not runs or place >= runs[-1] + lanes:
-            runs.append(place)
-    return runs
+        if not runs or place >= runs[-1][0] + lanes:
+            runs.append([])
+        runs[-1].append(place)
+    return [Piece(run[0], run[-1] - run[0] + 1, 1 << (run[-1] - run[0]).bit_length()) for run in runs]
+
+
+def _piece_of(pieces: Sequence[Piece], place: int) -> int:
+    return max(k for k, piece in enumerate(pieces) if piece.first <= place)
 
 
 def _mask(lanes: int, valid: int) -> Value:

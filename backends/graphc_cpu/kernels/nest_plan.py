@@ -17,11 +17,11 @@ from graphc.kernel.spec import Nest, StoreAt
 from graphc.target import Target
 from graphc.types.dtype import i64
 from graphc_cpu.kernels.nest_lower import Frees, each_lane, tile_form
-from graphc_cpu.kernels.nest_memory import MOST_RUNS, runs_of
+from graphc_cpu.kernels.nest_memory import MOST_PIECES, pieces_of
 
 SMALL_WORK = 16384  # scalar operations below which a second thread does not pay
 SMALL_ITEM = 2048  # scalar operations that make a work item worth its overhead
-_MANY_ITEMS = 64
+_MANY_ITEMS, _SOME_ITEMS = 64, 12
 _TILE_NODES = 12
 _HEAVY = {"div": 2.0, "sqrt": 2.0, "idiv": 4.0, "floordiv": 4.0, "mod": 4.0, "fmod": 6.0, "pow": 24.0}
 _MATH = frozenset({
@@ -106,10 +106,13 @@ def make_plan(nest: Nest, target: Target) -> Plan:
 def _sharing(
     order: Sequence[Expr], vector: Expr | None, without_loop: bool, limit: int, block: int, work: float
 ) -> tuple[int, int]:  # fmt: skip
-    """(parallel, chunk) of Plan. Outer loops are taken until there are enough items, but not beyond the place of a reduction."""
+    """(parallel, chunk) of Plan. Outer loops are taken until there are enough items, but not beyond the place of a reduction, and not so
+    many that the items become too small."""
     items, count, fixed = 1, 0, int(without_loop)
     for axis in order[fixed:]:
         if axis is vector or items >= _MANY_ITEMS or (count + fixed >= limit > fixed and items > 1):
+            break
+        if items >= _SOME_ITEMS and work < SMALL_ITEM * items * axis.extent / 4:
             break
         items *= axis.extent
         count += 1
@@ -129,7 +132,7 @@ class _Model:
         self._nest = nest
         self._frees = Frees()
         self._simplifier = Simplifier()
-        self._patterns: dict[tuple[Expr, Expr], bool] = {}
+        self._patterns: dict[tuple[Expr, Expr], int] = {}
         self.most = max_lanes(nest.stores, target)
         self.masks = has_masks(nest.stores, target)
         self._nodes = [node for node in walk(*(store.value for store in nest.stores)) if node.fn not in ("const", "index", "arg")]
@@ -208,7 +211,8 @@ class _Model:
             return 1.0
         form = self._simplifier.affine(offset)
         if any(atom is not axis and axis in self._frees(atom) for atom in form.terms):
-            return _FIXED / self._effective(axis) if self._is_fixed(offset, axis) else scattered + 0.5
+            pieces = self._pieces(offset, axis)
+            return (_FIXED + pieces - 2) / self._effective(axis) if 0 < pieces <= MOST_PIECES else scattered + 0.5
         stride = form.terms.get(axis, 0)
         if stride in (0, 1):
             return 1.0 / self._effective(axis)
@@ -216,14 +220,14 @@ class _Model:
             return (_REVERSED if stride == -1 else _STRIDED) / self._effective(axis)
         return scattered
 
-    def _is_fixed(self, offset: Expr, axis: Expr) -> bool:
-        """Whether the lanes of a single vector lie at fixed places, close enough for an xload (see nest_lower)."""
+    def _pieces(self, offset: Expr, axis: Expr) -> int:
+        """How many loads an xload of a single vector needs (see nest_lower); 0 where its lanes do not lie at fixed places."""
         found = self._patterns.get((offset, axis))
         if found is None:
             lanes = self.lanes(axis)
             form = self._simplifier.affine(offset)
             each = each_lane(form, axis, self._simplifier, self._frees) if axis.extent <= lanes else None
-            found = each is not None and len(runs_of(each[1], lanes)) <= MOST_RUNS
+            found = len(pieces_of(each[1], lanes)) if each is not None else 0
             self._patterns[offset, axis] = found
         return found
 

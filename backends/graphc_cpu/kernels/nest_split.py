@@ -1,19 +1,21 @@
 """Splitting axes, so that offsets become affine: the index maps of blocked layouts, reshapes and tiled broadcasts.
 
 An axis that occurs as a // k and a % k becomes two axes. Where k does not divide its extent, the nest is cut in two before; so is an
-axis of channel blocks whose last block is partly padding (block * 16 + lane < channels).
+axis of channel blocks whose last block is partly padding (block * 16 + lane < channels). An axis that decides from where each lane
+of a vector comes (the channel shuffle of blocked channels) is peeled: one store for each of its values, whose lanes come from fixed places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphc.kernel.expr import Expr, call, index, substitute, walk
+from graphc.kernel.expr import Expr, call, const, index, substitute, walk
 from graphc.kernel.index import Simplifier
 from graphc.kernel.spec import Nest, StoreAt
 from graphc.types.dtype import i64
 
 _SMALLEST_FACTOR, _MOST_NESTS = 4, 4
+_MOST_PEELED, _PEELED_NODES = 64, 12  # values of an axis that is peeled; nodes of a body that is worth it
 _ORDER = ("lt", "le", "gt", "ge", "min", "max")
 
 
@@ -23,7 +25,7 @@ def split_axes(nest: Nest, lanes: int) -> list[Nest]:
     `lanes` of the machine: an axis that is divided by a small power of two is split into vectors, where the pattern of lanes is fixed.
     """
     done: list[Nest] = []
-    left = [nest]
+    left = [_peeled(nest, lanes)]
     while left:
         current = left.pop()
         parts = _split_once(current, lanes, len(done) + len(left) + 2 <= _MOST_NESTS)
@@ -38,6 +40,8 @@ def _split_once(nest: Nest, lanes: int, may_cut: bool) -> list[Nest] | None:
     roots = [root for store in nest.stores for root in (store.offset, store.value)]
     nodes = [node for node in walk(*roots) if node.args and node.args[0].dtype == i64]
     for axis in nest.axes:
+        if _is_one_vector(nest, axis, lanes):
+            continue
         factor = _factor(nodes, axis, lanes)
         if factor and axis.extent % factor == 0:
             return [_divided(nest, axis, factor)]
@@ -49,6 +53,34 @@ def _split_once(nest: Nest, lanes: int, may_cut: bool) -> list[Nest] | None:
             if place:
                 return _cut(nest, axis, place)
     return None
+
+
+def _is_one_vector(nest: Nest, axis: Expr, lanes: int) -> bool:
+    """Whether an axis fills one vector, which is stored as it is: then loads with any pattern of lanes are better than two loops."""
+    if axis.extent > lanes or any(node.fn == "reduce" for store in nest.stores for node in walk(store.value)):
+        return False
+    simplifier = Simplifier()
+    return all(simplifier.affine(store.offset).terms.get(axis) == 1 for store in nest.stores)
+
+
+def _peeled(nest: Nest, lanes: int) -> Nest:
+    """The stores once for each value of the axis that decides where lanes come from; the nest itself where there is none."""
+    roots = [store.value for store in nest.stores]
+    loads = [node for node in walk(*roots) if node.fn == "load"]
+    vectors = [axis for axis in nest.axes if _is_one_vector(nest, axis, lanes)]
+    if len(vectors) != 1 or sum(node.dtype != i64 for node in walk(*roots)) > _PEELED_NODES:
+        return nest
+    simplifier = Simplifier()
+    atoms = [atom for load in loads for atom in simplifier.affine(load.args[0]).terms if atom.fn != "index"]
+    mixed = [set(walk(atom)) for atom in atoms]
+    others = {axis for axis in nest.axes for nodes in mixed if axis in nodes and vectors[0] in nodes} - set(vectors)
+    if len(others) != 1 or any(node.fn in ("load", "reduce") for nodes in mixed for node in nodes):
+        return nest
+    (axis,) = others
+    if not 1 < axis.extent <= _MOST_PEELED:
+        return nest
+    axes = tuple(a for a in nest.axes if a is not axis)
+    return Nest(axes, tuple(s for value in range(axis.extent) for s in _substituted(nest.stores, {axis: const(value, i64)})))
 
 
 def _factor(nodes: Sequence[Expr], axis: Expr, lanes: int) -> int:
