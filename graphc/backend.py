@@ -71,6 +71,8 @@ class Backend(Protocol):
 
 def find(name: str) -> Backend:
     """The back end of that name. Raises BackendError for an unknown one, or one that this machine cannot load."""
+    if not isinstance(name, str):
+        raise BackendError(f"a back end is given by its name, not by {type(name).__name__}", hint=f"one of {', '.join(BUILT_IN)}")
     try:
         if name in BUILT_IN:
             backend: Backend = import_module(BUILT_IN[name]).backend

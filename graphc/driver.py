@@ -17,9 +17,10 @@ from graphc.passes.base import Context
 from graphc.passes.pipeline import MACHINE, PORTABLE, Observer, run_passes
 from graphc.schedule.plan import Plan, make_plan
 from graphc.target import Target
-from graphc.types.shape import is_static
+from graphc.types.shape import check_sizes, is_static
 
 ACCURACIES = ("default", "exact")
+MAX_THREADS = 4096
 
 
 def compile(
@@ -32,12 +33,9 @@ def compile(
     dims: sizes of symbolic dims; dims left symbolic are compiled for at the first call that brings them. accuracy: "default", or "exact"
     for algorithms that sum in the order of the definition only.
     """
-    if accuracy not in ACCURACIES:
-        raise AttributeValueError(f"accuracy {accuracy!r}", hint=f"one of {', '.join(ACCURACIES)}")
-    if threads is not None and threads < 1:
-        raise AttributeValueError(f"threads={threads}", hint="at least 1, or None for one per usable core")
+    check_options(threads, accuracy)
     chosen = backends.find(backend)
-    graph = as_graph(model).bind(dims or {})
+    graph = as_graph(model, dims)
     machine = chosen.target(target)
     context = Context(machine, accuracy)
     own_state(graph, {})
@@ -61,19 +59,29 @@ def lower(graph: Graph, context: Context, observe: Observer | None = None) -> tu
     return graph, make_plan(graph, context.target)
 
 
-def as_graph(model: Any) -> Graph:
-    """The graph of anything that `compile` takes."""
-    if isinstance(model, Graph):
-        return model
+def as_graph(model: Any, dims: Mapping[str, int] | None = None) -> Graph:
+    """The graph of anything that `compile` takes, with `dims` fixed: a copy, or made for this call.
+
+    Raises InputError for a name in `dims` that is no symbolic dim of the model, UnsupportedError for what is no model.
+    """
     if isinstance(model, (str, os.PathLike)):
-        loaded: Graph = import_module("graphc_onnx").load_onnx(Path(model))  # by name: imports only go down
+        loaded: Graph = import_module("graphc_onnx").load_onnx(Path(model), dims=dims)  # by name: imports only go down
         return loaded
-    graph = getattr(model, "graph", None)
-    if callable(graph):
+    graph = model if isinstance(model, Graph) else getattr(model, "graph", None)
+    if callable(graph) and not isinstance(model, type):
         graph = graph()
     if isinstance(graph, Graph):
-        return graph
+        return graph.bind(check_sizes(dims or {}, graph.symbols))
     raise UnsupportedError(f"cannot compile a {type(model).__name__}", hint="a path to an ONNX file, a graphc.Graph, or a @graphc.model")
+
+
+def check_options(threads: object, accuracy: object) -> None:
+    """Raises AttributeValueError for what is no number of threads, or no accuracy."""
+    if accuracy not in ACCURACIES:
+        raise AttributeValueError(f"accuracy {accuracy!r}", hint=f"one of {', '.join(ACCURACIES)}")
+    whole = isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= MAX_THREADS
+    if not whole and threads is not None:
+        raise AttributeValueError(f"threads={threads!r}", hint=f"1 to {MAX_THREADS}, or None for one per usable core")
 
 
 def _require_static(graph: Graph) -> None:

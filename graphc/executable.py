@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from graphc.backend import Memory, Program, StepTime
-from graphc.errors import InputError, ShapeError
+from graphc.errors import AttributeValueError, ShapeError
 from graphc.ir.graph import Array, Graph
 from graphc.schedule.plan import Plan
-from graphc.types.shape import Dim
+from graphc.signature import Signature
+from graphc.types.shape import check_sizes
 from graphc.types.tensor import TensorType
 
 MAX_PROGRAMS = 16  # sizes kept compiled per executable; the oldest goes first
@@ -53,18 +52,13 @@ class Executable:
         self._compiled: dict[tuple[tuple[str, int], ...], Compiled] = {}
         self._lock = threading.Lock()
         self._stateful = threading.Lock()  # runs that update state go one after the other
-        self.inputs: dict[str, TensorType] = {value.name: value.type for value in graph.inputs}
+        self._signature = Signature({value.name: value.type for value in graph.inputs})
+        self.inputs = self._signature.inputs
         self.outputs: dict[str, TensorType] = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
 
     def __call__(self, *args: Any, **named: Any) -> Array | tuple[Array, ...]:
         """One array, or a tuple in output order."""
-        if len(args) > len(self.inputs):
-            raise InputError(f"{len(args)} inputs given, the model takes {len(self.inputs)}: {self._signature()}")
-        feeds = dict(zip(self.inputs, args, strict=False))
-        twice = feeds.keys() & named.keys()
-        if twice:
-            raise InputError(f"input {min(twice)!r} is given twice")
-        _, results = self._run({**feeds, **named})
+        _, results = self._run(self._signature.by_name(args, named))
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
@@ -79,7 +73,7 @@ class Executable:
 
     def compiled(self, sizes: Mapping[str, int] | None = None) -> Compiled:
         """The plan and program for given sizes of the symbolic dims (default: there are none)."""
-        sizes = dict(sizes or {})
+        sizes = check_sizes(sizes or {}, self._graph.symbols)
         missing = self._graph.symbols - sizes.keys()
         if missing:
             names = ", ".join(sorted(missing))
@@ -110,9 +104,10 @@ class Executable:
 
     def profile(self, *args: Any, runs: int = 10, **named: Any) -> list[StepTime]:
         """Seconds of each step, best of `runs`, on the given inputs."""
-        feeds = {**dict(zip(self.inputs, args, strict=False)), **named}
-        arrays, sizes = self._check(feeds)
-        return self.compiled(sizes).program.profile(arrays, runs)
+        if runs < 1:
+            raise AttributeValueError(f"runs={runs}", hint="at least 1")
+        arrays, sizes = self._signature.check(self._signature.by_name(args, named))
+        return self.compiled(sizes).program.profile(list(arrays.values()), runs)
 
     def _last(self) -> Compiled:
         if not self._compiled:
@@ -120,31 +115,16 @@ class Executable:
         return next(reversed(self._compiled.values()))
 
     def _run(self, feeds: Mapping[str, Any]) -> tuple[Compiled, list[Array]]:
-        arrays, sizes = self._check(feeds)
+        arrays, sizes = self._signature.check(feeds)
         compiled = self.compiled(sizes)
         if not compiled.plan.states:
-            return compiled, compiled.program.run(arrays)
+            return compiled, compiled.program.run(list(arrays.values()))
         with self._stateful:
-            return compiled, compiled.program.run(arrays)
-
-    def _check(self, feeds: Mapping[str, Any]) -> tuple[list[Array], dict[str, int]]:
-        unknown = feeds.keys() - self.inputs.keys()
-        if unknown:
-            raise InputError(f"the model has no input {min(unknown)!r}: {self._signature()}")
-        sizes: dict[str, int] = {}
-        arrays: list[Array] = []
-        for name, type in self.inputs.items():
-            if name not in feeds:
-                raise InputError(f"input {name!r} ({type}) is missing", hint=f"the model takes {self._signature()}")
-            arrays.append(_array(name, type, feeds[name], sizes))
-        return arrays, sizes
-
-    def _signature(self) -> str:
-        return ", ".join(f"{name}: {type}" for name, type in self.inputs.items())
+            return compiled, compiled.program.run(list(arrays.values()))
 
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name}: {type}" for name, type in self.outputs.items())
-        return f"<graphc.Executable {self._graph.name!r}: ({self._signature()}) -> ({outputs})>"
+        return f"<graphc.Executable {self._graph.name!r}: ({self._signature}) -> ({outputs})>"
 
 
 def ledger_of(graph: Graph, plan: Plan) -> list[LedgerEntry]:
@@ -161,19 +141,3 @@ def ledger_of(graph: Graph, plan: Plan) -> list[LedgerEntry]:
         entries.setdefault(origin, LedgerEntry(origin, "", "removed", f"by {reason}"))
     return list(entries.values())
 
-
-def _array(name: str, type: TensorType, given: Any, sizes: dict[str, int]) -> Array:
-    array = np.asarray(given)
-    if array.dtype != type.dtype.numpy:
-        raise InputError(f"input {name!r} has dtype {array.dtype}, the model takes {type}", hint=f"x.astype(np.{type.dtype.name})")
-    if array.ndim != type.rank:
-        raise InputError(f"input {name!r} has shape {array.shape}, the model takes {type}")
-    for axis, (size, dim) in enumerate(zip(array.shape, type.shape, strict=True)):
-        if isinstance(dim, int):
-            if size != dim:
-                raise InputError(f"input {name!r} has shape {array.shape}, the model takes {type}: axis {axis} is {size}, not {dim}")
-        elif sizes.setdefault(str(dim), size) != size:
-            raise InputError(f"input {name!r} has {dim}={size} (axis {axis}), but {dim}={sizes[str(dim)]} in another place")
-        elif not isinstance(dim, Dim) or dim.symbols != {str(dim)}:
-            raise ShapeError(f"input {name!r} has a dimension {dim} that is no plain symbol", hint="fix it with dims={...}")
-    return np.ascontiguousarray(array).reshape(array.shape)

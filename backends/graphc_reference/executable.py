@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import GraphcError, InputError
+from graphc.errors import GraphcError
 from graphc.ir.graph import Array, Graph, Kind, Node, Value
 from graphc.ir.patch import topological
+from graphc.signature import Signature
 from graphc.types.shape import symbols_of
 from graphc.types.tensor import TensorType
 
@@ -25,26 +26,27 @@ class ReferenceExecutable:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.inputs: dict[str, TensorType] = {value.name: value.type for value in graph.inputs}
+        self._signature = Signature({value.name: value.type for value in graph.inputs})
+        self.inputs = self._signature.inputs
         self.outputs: dict[str, TensorType] = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
         self.state: dict[str, Array] = {name: value.data.copy() for name, value in graph.states.items() if value.data is not None}
         self._bound: dict[tuple[tuple[str, int], ...], Graph] = {}
 
     def __call__(self, *args: Any, **named: Any) -> Array | tuple[Array, ...]:
         """One array, or a tuple in output order."""
-        results = list(self.run({**dict(zip(self.inputs, args, strict=False)), **named}).values())
+        results = list(self.run(self._signature.by_name(args, named)).values())
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs by name. Raises InputError where the feeds do not fit the graph's inputs."""
-        arrays = self._check(feeds)
-        graph = self._graph_for(arrays)
+        arrays, sizes = self._signature.check(feeds)
+        graph = self._graph_for(sizes)
         return dict(zip(graph.output_names, self._evaluate(graph, arrays, graph.outputs), strict=True))
 
     def values(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Every value of the graph by name, for comparing intermediate results. Leaves the state as it is."""
-        arrays = self._check(feeds)
-        graph = self._graph_for(arrays)
+        arrays, sizes = self._signature.check(feeds)
+        graph = self._graph_for(sizes)
         kept = dict(self.state)
         names = [value for value in graph.values.values() if value.producer is None or value.producer in set(topological(graph))]
         found = self._evaluate(graph, arrays, names)
@@ -66,38 +68,13 @@ class ReferenceExecutable:
             self.state[state.name] = np.array(values[updated])
         return found
 
-    def _graph_for(self, arrays: Mapping[str, Array]) -> Graph:
-        if not self.graph.symbols:
+    def _graph_for(self, sizes: Mapping[str, int]) -> Graph:
+        if not sizes:
             return self.graph
-        sizes: dict[str, int] = {}
-        for name, type in self.inputs.items():
-            for dim, size in zip(type.shape, arrays[name].shape, strict=True):
-                if not isinstance(dim, int) and dim.symbols == {str(dim)} and sizes.setdefault(str(dim), size) != size:
-                    raise InputError(f"input {name!r} has {dim}={size}, but {dim}={sizes[str(dim)]} elsewhere")
         key = tuple(sorted(sizes.items()))
         if key not in self._bound:
             self._bound[key] = self.graph.bind(sizes)
         return self._bound[key]
-
-    def _check(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
-        signature = ", ".join(f"{name}: {type}" for name, type in self.inputs.items())
-        unknown = feeds.keys() - self.inputs.keys()
-        if unknown:
-            raise InputError(f"the model has no input {min(unknown)!r}: {signature}")
-        arrays: dict[str, Array] = {}
-        for name, type in self.inputs.items():
-            if name not in feeds:
-                raise InputError(f"input {name!r} ({type}) is missing", hint=f"the model takes {signature}")
-            array = np.asarray(feeds[name])
-            if array.dtype != type.dtype.numpy:
-                raise InputError(f"input {name!r} has dtype {array.dtype}, the model takes {type}", hint=f"x.astype(np.{type.dtype.name})")
-            fits = array.ndim == type.rank and all(
-                bool(symbols_of([dim])) or dim == size for dim, size in zip(type.shape, array.shape, strict=False)
-            )
-            if not fits:
-                raise InputError(f"input {name!r} has shape {array.shape}, the model takes {type}")
-            arrays[name] = array
-        return arrays
 
 
 def evaluate_node(node: Node, inputs: list[Array]) -> tuple[Array, ...]:

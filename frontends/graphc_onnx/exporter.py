@@ -8,17 +8,17 @@ composed of several (`graphc_onnx.exports`). The result is opset 21.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from graphc.errors import ResourceError, UnsupportedError
+from graphc.errors import InputError, ResourceError, UnsupportedError
+from graphc.files import write_atomic
 from graphc.ir.graph import Array, Graph, Kind, Node, Value
 from graphc.ir.patch import topological
 from graphc.types.tensor import TensorType
@@ -40,21 +40,28 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
 def save(model: Any, path: str | os.PathLike[str], *, external: bool | None = None) -> None:
     """Write a Graph, or anything with a graph (a model, a training step), to `path`; the file appears whole or not at all.
 
-    external: put the data into `<name>.data` beside the file; None: only where it exceeds 2 GB.
+    external: put the data into `<name>.data` beside the file; None: only where it exceeds 2 GB. Raises ResourceError where the file
+    cannot be written, UnsupportedError listing every op without an exporter.
     """
     from graphc.driver import as_graph
 
     graph = as_graph(model)
-    target = Path(os.fspath(path))
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"cannot write to a {type(path).__name__}", hint="a path")
+    target = Path(path)
     if external is None:
         external = data_bytes(graph) > INLINE_LIMIT
     if not external:
-        _write(target, to_onnx(graph).SerializeToString())
+        made = to_onnx(graph).SerializeToString()
+        write_atomic(target, lambda file: file.write(made))
         return
     data = target.with_name(target.name + ".data")
-    with _Replacing(data) as file:
-        made = build(graph, _ExternalStore(file, data.name))
-    _write(target, made.SerializeToString())
+
+    def fill(file: BinaryIO) -> None:
+        made = build(graph, _ExternalStore(file, data.name)).SerializeToString()
+        write_atomic(target, lambda model_file: model_file.write(made))  # inside: where it fails, the data do not stay behind
+
+    write_atomic(data, fill)
 
 
 def build(graph: Graph, store: Store) -> onnx.ModelProto:
@@ -166,30 +173,3 @@ class _ExternalStore:
         for key, value in (("location", self.location), ("offset", self.file.tell()), ("length", data.nbytes)):
             tensor.external_data.add(key=key, value=str(value))
         self.file.write(np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
-
-
-class _Replacing:
-    """A file written under a temporary name in the same folder and moved into place when all went well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Any:
-        handle, self.temporary = tempfile.mkstemp(prefix=self.path.name, suffix=".part", dir=self.path.parent)
-        self.file = os.fdopen(handle, "wb")
-        return self.file
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.file.close()
-        if error is not None:
-            os.unlink(self.temporary)
-            return
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(self.temporary, 0o666 & ~umask)
-        os.replace(self.temporary, self.path)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with _Replacing(path) as file:
-        file.write(data)

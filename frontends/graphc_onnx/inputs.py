@@ -10,7 +10,7 @@ import onnx
 
 from graphc.errors import DynamicShapeError, InputError, UnsupportedError
 from graphc.types.dtype import dtype
-from graphc.types.shape import DimLike, symbol
+from graphc.types.shape import DimLike, check_sizes, symbol
 from graphc.types.tensor import TensorType
 from graphc_onnx.tensors import Array, check_size, dtype_of
 
@@ -19,14 +19,11 @@ class InputTypes:
     """Symbols: a `dim_param` becomes a symbol of a legal name (letters, digits, _), an unknown dim `unk_0`, `unk_1`, ..."""
 
     def __init__(self, infos: Sequence[onnx.ValueInfoProto], dims: Mapping[str, int]) -> None:
-        self.dims = dict(dims)
+        self.dims = check_sizes(dims)
         self.used: set[str] = set()
         self._symbols: dict[str, str] = {}  # dim_param -> legal name
         self._unknown = 0
         self._params = {dim.dim_param for info in infos for dim in info.type.tensor_type.shape.dim if dim.dim_param}
-        for name, size in self.dims.items():
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0:
-                raise InputError(f"dims: {name!r} is {size!r}, not a size", hint="give a whole number, e.g. dims={'N': 8}")
 
     def of(self, info: onnx.ValueInfoProto) -> TensorType:
         """The type of an input. A DynamicShapeError where the file does not even give its rank."""

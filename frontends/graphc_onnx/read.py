@@ -14,7 +14,7 @@ from typing import Union
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from graphc.errors import ModelError, UnsupportedError
+from graphc.errors import InputError, ModelError, UnsupportedError
 from graphc_onnx.tensors import Storage
 
 Source = Union[str, "os.PathLike[str]", bytes, onnx.ModelProto]
@@ -27,13 +27,15 @@ def read(source: Source) -> tuple[onnx.ModelProto, Storage]:
         return source, Storage()
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _parse(bytes(source), "the given bytes"), Storage()
-    path = Path(os.fspath(source))
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"cannot load a {type(source).__name__}", hint="a path, the file's bytes, or an onnx.ModelProto")
+    path = Path(source)
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError("there is no such file", where=str(path), hint="check the path") from error
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise ModelError(reason, where=str(path), hint="check the path and its permissions") from error
     return _parse(data, str(path)), Storage(path.resolve().parent)
 

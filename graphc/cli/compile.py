@@ -34,7 +34,7 @@ def command(
       graphc compile examples/digits/lenet5.onnx --dims N=16 --target avx2
     """
     from graphc.cli import build as stages
-    from graphc.cli.files import write_atomic
+    from graphc.files import write_atomic
 
     build = stages.start(model, dict(dims), target)
     plan = stages.make_plan(build, accuracy)

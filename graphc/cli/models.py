@@ -22,13 +22,12 @@ def is_script(model: str) -> bool:
 
 def load(model: str, dims: Mapping[str, int] | None = None) -> Graph:
     """The graph of a MODEL argument with `dims` fixed. Raises GraphcError for anything that cannot be loaded."""
-    from graphc.inspect.sizes import check_names
+    from graphc.types.shape import check_sizes
 
     if not is_script(model):
         return _onnx().load(Path(model), dims=dict(dims or {}))  # type: ignore[no-any-return]
     graph = _load_script(model)
-    check_names(graph, dims or {})
-    return graph.bind(dims or {})
+    return graph.bind(check_sizes(dims or {}, graph.symbols))
 
 
 def load_with(model: str, dims: Mapping[str, int], values: Mapping[str, Array]) -> tuple[Graph, dict[str, Array]]:

@@ -12,9 +12,9 @@ from zipfile import ZipFile
 import click
 
 from graphc.cli import classes, show
-from graphc.cli.files import write_atomic
 from graphc.cli.text import json_text
 from graphc.errors import InputError
+from graphc.files import write_atomic
 from graphc.inspect.units import plural, seconds, three
 
 if TYPE_CHECKING:

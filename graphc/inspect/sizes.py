@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphc.errors import InputError
 from graphc.ir.graph import Array, Graph
 from graphc.types.shape import Dim
-
-
-def check_names(graph: Graph, dims: Mapping[str, int]) -> None:
-    """An InputError for a size of a dim that the graph has not."""
-    unknown = sorted(dims.keys() - graph.symbols)
-    if unknown:
-        known = ", ".join(sorted(graph.symbols))
-        hint = f"its symbolic dims: {known}" if known else "it has none: leave dims out"
-        raise InputError(f"the model has no symbolic dim {unknown[0]!r}", hint=hint)
 
 
 def assume_one(graph: Graph) -> dict[str, int]:

@@ -24,7 +24,7 @@ def grad(model: Any, wrt: Sequence[str] | str | None = None, of: str | None = No
     derivatives. Raises ShapeError where `of` is no scalar, InputError for an unknown name, UnsupportedError that lists the nodes that have
     no gradient.
     """
-    graph = as_graph(model).copy()
+    graph = as_graph(model)
     output = _output(graph, of)
     values = _wanted(graph, wrt)
     builder = Builder(graph)

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc import backend as backends
 from graphc.autodiff.optim import SGD, Optimizer
-from graphc.driver import as_graph, lower
+from graphc.driver import as_graph, check_options, lower
 from graphc.errors import InputError
 from graphc.executable import Compiled, Executable
 from graphc.ir.graph import Array, Graph
@@ -35,7 +35,8 @@ class TrainStep:
         freeze: Sequence[str] = (), seed: int = 0, clip_norm: float | None = None, clip_value: float | None = None,
         dims: Mapping[str, int] | None = None, target: str | Target = "host", accuracy: str = "default", backend: str = "cpu",
     ) -> None:  # fmt: skip
-        self._model = as_graph(model).bind(dims or {})
+        check_options(threads, accuracy)
+        self._model = as_graph(model, dims)
         self.recipe = Recipe(find_loss(loss), optimizer or SGD(lr=1e-2), tuple(freeze), seed, clip_norm, clip_value)
         self.threads = threads
         self._backend = backends.find(backend)

@@ -38,12 +38,14 @@ class DType:
         return self.itemsize * 8
 
     def __getitem__(self, dims: Any) -> TensorType:
-        """The tensor type with this dtype: `f32["N", 3, 224, 224]`; `f32[()]` is a scalar. Strings are symbolic dims."""
-        from graphc.types.shape import parse_dim  # late: both are built on dtypes
+        """The tensor type with this dtype: `f32["N", 3, 224, 224]`; `f32[()]` is a scalar. Strings are symbolic dims.
+
+        Raises ShapeError for what is no size.
+        """
+        from graphc.types.shape import as_dim  # late: both are built on dtypes
         from graphc.types.tensor import TensorType
 
-        shape = dims if isinstance(dims, tuple) else (dims,)
-        return TensorType(self, tuple(parse_dim(dim) if isinstance(dim, str) else dim for dim in shape))
+        return TensorType(self, tuple(map(as_dim, dims if isinstance(dims, tuple) else (dims,))))
 
     def __str__(self) -> str:
         return self.short

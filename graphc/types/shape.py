@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Union
+from typing import Any, Union
 
-from graphc.errors import ShapeError
+from graphc.errors import InputError, ShapeError
 
 Atom = Union[str, tuple[str, "Dim", "Dim"]]  # a name, or ("//" | "%", numerator, denominator)
 Monomial = tuple[Atom, ...]
 DimLike = Union[int, "Dim"]
 Shape = tuple[DimLike, ...]
+MAX_SIZE = (1 << 63) - 1  # of one dim
 MAX_TERMS = 4096  # of a symbolic dim; products of sums grow exponentially
 
 
@@ -140,6 +141,37 @@ def symbol(name: str) -> Dim:
 
 def substitute(dim: DimLike, sizes: Mapping[str, DimLike]) -> DimLike:
     return dim.substitute(sizes) if isinstance(dim, Dim) else dim
+
+
+def as_dim(given: Any) -> DimLike:
+    """A dim as users write it: an int of at least 0, a Dim, or text such as "N". Raises ShapeError for anything else."""
+    if isinstance(given, str):
+        return parse_dim(given)
+    if isinstance(given, Dim):
+        return given
+    if is_size(given):
+        return int(given.__index__())
+    raise ShapeError(f"{given!r} is not a dimension", hint='a whole number, or a name such as "N"')
+
+
+def is_size(given: Any) -> bool:
+    """Whether it is a whole number that can be the size of an axis."""
+    return not isinstance(given, (bool, Dim)) and hasattr(given, "__index__") and 0 <= given.__index__() <= MAX_SIZE
+
+
+def check_sizes(dims: object, known: Iterable[str] | None = None) -> dict[str, int]:
+    """Sizes by name of a symbol, as a user gives them. Raises InputError for what is no size, or a name that is not among `known`."""
+    example = "e.g. dims={'N': 8}"
+    if not isinstance(dims, Mapping):
+        raise InputError(f"dims is a {type(dims).__name__}, not a mapping from names to sizes", hint=example)
+    names = None if known is None else sorted(known)
+    for name, size in dims.items():
+        if not is_size(size):
+            raise InputError(f"dims: {name!r} is {size!r}, not a size", hint=f"give a whole number, {example}")
+        if names is not None and name not in names:
+            hint = f"its symbolic dims: {', '.join(names)}" if names else "it has none: leave dims out"
+            raise InputError(f"the model has no symbolic dim {name!r}", hint=hint)
+    return {name: size.__index__() for name, size in dims.items()}
 
 
 def symbols_of(dims: Iterable[object]) -> set[str]:

@@ -6,11 +6,10 @@ import inspect
 
 import numpy as np
 import pytest
-import torch
 
 import graphc
 from dsl import cases
-from dsl.cases import CASES, CONV, MATRIX, NORM, POOL, Case
+from dsl.cases import CASES, CONV, MATRIX, NORM, POOL, Case, torch
 from dsl.tracing import graph_of, model_of
 from graphc.ir.verify import verify
 from graphc.types.dtype import DType

@@ -1,4 +1,4 @@
-"""Files that commands write: complete or not at all."""
+"""Files that users ask for: complete or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from errno import EISDIR
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,8 @@ def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Write beside the target and rename, so that no partial file is ever seen under its name. A ResourceError where that fails."""
     partial = ""
     try:
+        if not path.name or path.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
         descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
@@ -26,8 +29,8 @@ def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         if partial:
             with suppress(OSError):
                 os.unlink(partial)
-        if isinstance(error, OSError):
-            reason = f"cannot be written: {error.strerror or error}"
+        if isinstance(error, (OSError, ValueError)):  # ValueError: a path with a NUL, or without a name
+            reason = f"cannot be written: {getattr(error, 'strerror', None) or error}"
             raise ResourceError(reason, where=str(path), hint="another path for the output") from error
         raise
 
