@@ -64,10 +64,10 @@ class Machine:
     """Rates of one core, in cycles of the multiply-add loop: `fma` cycles per vector multiply-add; bytes per cycle from each level."""
 
     fma: float
-    l2: float = 24.0
-    l3: float = 20.0
-    memory: float = 8.0
-    memory_all: float = 9.0  # all cores together
+    l2: float = 40.0
+    l3: float = 22.0
+    memory: float = 9.5
+    memory_all: float = 10.0  # all cores together
     step: float = 1500.0  # a barrier and the uneven end of a step
 
 
@@ -112,7 +112,7 @@ def candidates(shape: ConvShape, algorithm: str, target: Target) -> Iterator[Can
     count = shape.grid(m).count
     for chunk in _chunks(model.out_blocks, target):
         yield Candidate(algorithm, 0, chunk, model.steps(m, chunk))
-        for parts in sorted({-(-count // tiles) for tiles in (7, 10, 14, 18, 24, 28, 36, 42, 56)}):
+        for parts in sorted({-(-count // tiles) for tiles in (10, 14, 18, 24, 28, 36, 42)}):
             tiles = -(-count // parts)
             yield Candidate(algorithm, tiles, chunk, model.fused(m, tiles, chunk))
 
@@ -122,8 +122,8 @@ def _chunks(blocks: int, target: Target) -> Iterator[int]:
     return iter(range(1, min(blocks, most) + 1))
 
 
-_INPUT = {2: 60.0, 4: 245.0}  # cycles per tile and 64 bytes of channels: loads, transform, stores
-_OUTPUT = {2: 55.0, 4: 190.0}
+_INPUT = {2: 58.0, 4: 190.0}  # cycles per tile and 64 bytes of channels: loads, transform, stores
+_OUTPUT = {2: 52.0, 4: 178.0}
 
 
 class _Model:
@@ -135,41 +135,45 @@ class _Model:
         self.in_blocks, self.out_blocks = -(-shape.inputs // self.lanes), -(-shape.outputs // self.lanes)
 
     def direct(self) -> float:
-        s = self.shape
-        sums = s.batch * s.height * s.width * self.out_blocks * s.inputs * 9 * self.machine.fma * 1.06
-        return self._overlapped(sums / self.target.cores, self._weights(9))
+        s, cores = self.shape, self.target.cores
+        sums = s.batch * s.height * s.width * self.out_blocks * s.inputs * 9 * self.machine.fma / cores
+        return _overlapped(1.02 * sums, self._weights(9) / self.machine.memory_all)
 
     def steps(self, m: int, chunk: int) -> float:
         grid, cores = self.shape.grid(m), self.target.cores
-        vector = 64 * self.machine.fma
         buffers = [tile_buffer(f32, grid, grid.count, b, self.lanes).nbytes for b in (self.in_blocks, self.out_blocks)]
-        spill = sum(2 * self._fetch(size, sum(buffers) + self._weights(grid.positions)) for size in buffers)
-        transforms = grid.count * (self.in_blocks * _INPUT[m] + self.out_blocks * _OUTPUT[m]) * vector / 64
-        sums = self._products(grid, grid.count, chunk)
-        return self._overlapped(sums / cores, self._weights(grid.positions)) + transforms / cores + spill / cores + 2 * self.machine.step
+        weights = self._weights(grid.positions)
+        spill = sum(self._fetch(size, sum(buffers)) for size in buffers)
+        sums = self._products(grid, grid.count, chunk, weights / self.machine.memory_all * cores)
+        return (self._transforms(grid, grid.count) + sums + spill) / cores + 2 * self.machine.step * (cores > 1)
 
     def fused(self, m: int, tiles: int, chunk: int) -> float:
         grid, cores = self.shape.grid(m), self.target.cores
         parts = -(-grid.count // tiles)
         turns = -(-parts // cores)
-        vector = 64 * self.machine.fma
-        transforms = tiles * (self.in_blocks * _INPUT[m] + self.out_blocks * _OUTPUT[m]) * vector / 64
-        buffer = tile_buffer(f32, grid, tiles, self.in_blocks, self.lanes).nbytes
-        small = tile_buffer(f32, grid, tiles, chunk, self.lanes).nbytes
+        buffer, small = (tile_buffer(f32, grid, tiles, blocks, self.lanes).nbytes for blocks in (self.in_blocks, chunk))
         weights = self._weights(grid.positions)
-        chunks = -(-self.out_blocks // chunk)
-        reads = self._fetch(buffer, buffer + small + min(weights, self.target.l2 // 2)) * chunks
-        sums = self._products(grid, tiles, chunk)
-        every = max(sums, self._fetch(weights, weights + buffer + small)) + 0.3 * min(sums, reads) + transforms
-        return turns * every + self._cold(weights)
+        reads = self._fetch(buffer, buffer + small) * (-(-self.out_blocks // chunk) - 1)
+        again = self._fetch(weights, weights + buffer + small)
+        first = self._products(grid, tiles, chunk, weights / self.machine.memory_all)
+        later = self._products(grid, tiles, chunk, again)
+        return first + (turns - 1) * later + turns * (0.3 * reads + self._transforms(grid, tiles))
 
-    def _products(self, grid: TileGrid, tiles: int, chunk: int) -> float:
-        """Multiply-adds of `tiles` tiles with all output channels, in the register tiles that the kernels use."""
+    def _transforms(self, grid: TileGrid, tiles: int) -> float:
+        scale = self.target.vector_bytes / 64
+        return tiles * scale * (self.in_blocks * _INPUT[grid.m] + self.out_blocks * _OUTPUT[grid.m])
+
+    def _products(self, grid: TileGrid, tiles: int, chunk: int, stream: float) -> float:
+        """Multiply-adds of `tiles` tiles with all output channels, in the register tiles that the kernels use.
+
+        `stream`: cycles that the weights take to arrive; they do so while the first group of tiles is computed.
+        """
         groups = -(-tiles // max(1, (self.target.registers - chunk - 1) // chunk))
         pixels = -(-tiles // groups)
         step = max(pixels * chunk, pixels + chunk, 8) + 0.03 * pixels + 0.3 * chunk
         step += 2.5 * chunk * pixels / self.shape.inputs  # stores
-        return grid.positions * self.shape.inputs * groups * (self.out_blocks / chunk) * step * self.machine.fma
+        one = grid.positions * self.shape.inputs * (self.out_blocks / chunk) * step * self.machine.fma
+        return (groups - 1) * one + _overlapped(one, stream)
 
     def _weights(self, positions: int) -> int:
         return positions * self.shape.inputs * self.out_blocks * self.lanes * 4
@@ -177,14 +181,10 @@ class _Model:
     def _fetch(self, nbytes: float, footprint: float) -> float:
         """Cycles for one core to read bytes that live in the smallest cache which holds the footprint."""
         if footprint <= 0.75 * self.target.l2:
-            return nbytes / self.machine.l2 * 0.5
+            return nbytes / self.machine.l2
         return nbytes / (self.machine.l3 if footprint <= 0.75 * self.target.l3 else self.machine.memory)
 
-    def _cold(self, weights: float) -> float:
-        """Weights come from memory at the first use: other layers have pushed them out."""
-        return 0.2 * weights / self.machine.memory_all
 
-    def _overlapped(self, compute: float, weights: float) -> float:
-        """Compute while weights stream from memory: the longer of both, and a part of the shorter."""
-        stream = weights / self.machine.memory_all
-        return max(compute, stream) + 0.2 * min(compute, stream)
+def _overlapped(compute: float, stream: float) -> float:
+    """Compute while weights arrive: about the longer of both, more where they are equal."""
+    return float((compute**3 + stream**3) ** (1 / 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.kernel.spec import ConvSpec, Operand, TileGrid
@@ -43,13 +43,8 @@ class Registers:
         return splat_literal(float_literal(c, element), element, self.lanes)
 
 
-Transform = Callable[[int, Sequence[Value], Registers], list[Value]]
-
-
-def both_ways(transform: Transform, m: int, columns: Sequence[Sequence[Value]], registers: Registers) -> list[list[Value]]:
-    """The transform of each column, then of each row of what that gives; result[row][column]."""
-    half = [transform(m, column, registers) for column in columns]
-    return [transform(m, row, registers) for row in zip(*half, strict=True)]
+_INPUT_ROWS = {2: ((0, 1, 2, 3),), 4: ((0, 1, 2), (3, 4, 5))}
+"""Rows of a transformed tile that are made together: all 36 entries of F(4, 3) at once would not fit into registers."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +79,16 @@ class InputTiles:
         offset = f.add(offset, f.add(f.mul(place.row, m * strides[2]), f.mul(place.column, m * strides[3])))
         corner = self.x.origin - self.pad[0] * strides[2] - self.pad[1] * strides[3]
         source = f.pointer(x, f.add(offset, corner), self.element)
-        columns = [[self._load(source, r * strides[2] + c * strides[3]) for r in range(m + 2)] for c in range(m + 2)]
-        tile = both_ways(transform_input, m, columns, self.registers)
         slot = f.add(f.mul(block, self.tiles * self.lanes), f.mul(place.slot, self.lanes))
         out = f.pointer(target, slot, self.element)
         pitch = self.transformed.strides[0]
-        for position, value in enumerate(value for row in tile for value in row):
-            f.store(value, f.pointer(out, position * pitch, self.element), self.x.dtype.itemsize)
+        for rows in _INPUT_ROWS[m]:  # what a group does not use of its first half, code generation drops
+            columns = [[self._load(source, r * strides[2] + c * strides[3]) for r in range(m + 2)] for c in range(m + 2)]
+            half = [transform_input(m, column, self.registers) for column in columns]
+            for row in rows:
+                values = transform_input(m, [column[row] for column in half], self.registers)
+                for c, value in enumerate(values):
+                    f.store(value, f.pointer(out, (row * (m + 2) + c) * pitch, self.element), self.x.dtype.itemsize)
 
     def _load(self, source: Value, offset: int) -> Value:
         return self.f.load(self.registers.vector, self.f.pointer(source, offset, self.element), self.x.dtype.itemsize)
@@ -117,7 +115,8 @@ class OutputTiles:
         source = f.pointer(product, slot, self.element)
         pitch = self.product.strides[0]
         columns = [[self._load(source, (r * (m + 2) + c) * pitch) for r in range(m + 2)] for c in range(m + 2)]
-        tile = both_ways(transform_output, m, columns, self.registers)
+        half = [transform_output(m, column, self.registers) for column in columns]
+        tile = [transform_output(m, row, self.registers) for row in zip(*half, strict=True)]
         for_kinds(f, block, self.blocks, lambda kind:
             for_kinds(f, place.row, self.rows, lambda rows:
                 for_kinds(f, place.column, self.columns, lambda columns:
