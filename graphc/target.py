@@ -33,6 +33,27 @@ class Target:
         return self.vector_bytes // dtype.itemsize
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What was measured on one machine (`graphc bench machine`); beside a Target, never part of it, so code and its cache do not depend
+    on how a measurement went.
+
+    Pairs are (one thread, all threads together). `fma_f32`, `fma_f64`: FLOP/s of independent multiply-adds. `l1`, `l2`, `l3`, `memory`:
+    bytes read per second. `barrier`: seconds between two steps of one run; `fork_join`: seconds of a run that does nothing, called
+    from Python.
+    """
+
+    fma_f32: tuple[float, float]
+    fma_f64: tuple[float, float]
+    l1: tuple[float, float]
+    l2: tuple[float, float]
+    l3: tuple[float, float]
+    memory: tuple[float, float]
+    barrier: tuple[float, float]
+    fork_join: tuple[float, float]
+    threads: int
+
+
 _X86 = "x86_64-unknown-linux-gnu"
 _AVX2 = "+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt,+movbe"
 TARGETS: dict[str, Target] = {

@@ -1,12 +1,12 @@
-"""The cache on disk: object code per kernel, packed weights per model.
+"""The cache on disk: object code per kernel, packed weights per model, records (short texts: what was measured on this machine).
 
 * A key is the SHA-256 of everything that the bytes depend on: the spec's text, the Target, the versions of llvmlite and LLVM, and the
   sources that generate code (`generator_version`), so a changed generator never meets old code.
 * One file per kernel: models share kernels, and 60 files are read, checked and loaded in well under 10 ms.
 * A file appears under its name only when complete (written aside, then os.replace), so any number of processes may use one directory.
   Object files carry a checksum; a broken file counts as absent and is written again.
-* Beyond GRAPHC_CACHE_MB the files not used for the longest time go. What cannot be written (disk full, read-only) is counted in
-  `stats().failures`: a cache never makes compiling fail.
+* Beyond GRAPHC_CACHE_MB the files not used for the longest time go; records stay, because choices depend on them. What cannot be
+  written (disk full, read-only) is counted in `stats().failures`: a cache never makes compiling fail.
 * The directory holds code that will be executed: it must belong to this user and be writable by nobody else.
 """
 
@@ -38,7 +38,8 @@ DIRECTORY = knob("GRAPHC_CACHE_DIR", str, "", "directory of the cache; empty: gr
 LIMIT_MB = knob("GRAPHC_CACHE_MB", int, 4096, "size limit of the cache directory in MB (10**6 bytes)")
 _MAGIC = b"GCOBJCT1"
 _HEAD = len(_MAGIC) + 32
-_OBJECT, _WEIGHTS, _PARTIAL = ".object", ".weights", ".partial"
+_OBJECT, _WEIGHTS, _RECORD, _PARTIAL = ".object", ".weights", ".record", ".partial"
+KINDS = ("object", "weights", "record")
 _EVICT_TO = 0.9  # of the limit, so that the directory is not scanned at every write
 _STALE_SECONDS = 3600.0  # a partial file that old belongs to a process that died
 
@@ -48,7 +49,7 @@ class Entry:
     """A file of the cache; `used`: seconds since the epoch."""
 
     key: str
-    kind: str  # "object" or "weights"
+    kind: str  # of KINDS
     nbytes: int
     used: float
     path: Path
@@ -111,6 +112,17 @@ class Cache:
         """Keep object code; False where it could not be written or is larger than the whole cache may be."""
         return self._write(self._path(key, _OBJECT), lambda file: file.write(_MAGIC + hashlib.sha256(payload).digest() + payload))
 
+    def record(self, key: str) -> str | None:
+        """A short text, or None. Its reader checks what it says."""
+        try:
+            return self._path(key, _RECORD).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def put_record(self, key: str, text: str) -> bool:
+        """Keep a short text; False as for `put`."""
+        return self._write(self._path(key, _RECORD), lambda file: file.write(text.encode()))
+
     def weights(self, key: str) -> tuple[weight_file.Bytes, ...] | None:
         """Packed weights: read-only uint8 views, 64-byte aligned, of one mapped file in the order of `put_weights`; or None.
 
@@ -136,7 +148,7 @@ class Cache:
         """Least recently used first."""
         found = []
         for path in self._files():
-            if path.suffix not in (_OBJECT, _WEIGHTS):
+            if path.suffix[1:] not in KINDS:
                 continue
             try:
                 status = path.stat()
@@ -203,6 +215,8 @@ class Cache:
         for entry in entries[:-1]:  # the newest was just written
             if total <= self.limit * _EVICT_TO:
                 break
+            if entry.path.suffix == _RECORD:
+                continue
             if _remove(entry.path):
                 self._counts.evicted += 1
             total -= entry.nbytes

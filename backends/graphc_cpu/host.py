@@ -23,6 +23,7 @@ _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _CACHES = Path("/sys/devices/system/cpu")
 _CGROUPS = Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @lru_cache(maxsize=1)
@@ -99,6 +100,21 @@ def cache_sizes(root: Path = _CACHES) -> dict[str, int]:
 def _bytes(text: str) -> int:
     """ "48K" -> 49152."""
     return int(text[:-1]) * _UNITS[text[-1]] if text[-1:] in _UNITS else int(text)
+
+
+@lru_cache(maxsize=1)
+def cpu_model() -> str:
+    """The CPU's name and numbers, as far as the system tells them: what measurements of it are kept under."""
+    wanted = ("vendor_id", "model name", "cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
+    found: dict[str, str] = {}
+    try:
+        for line in _CPUINFO.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in wanted:
+                found.setdefault(name.strip(), value.strip())
+    except OSError:
+        pass
+    return "; ".join([str(llvm.get_host_cpu_name()), *(f"{name} {value}" for name, value in found.items())])
 
 
 def affinity() -> tuple[int, ...]:

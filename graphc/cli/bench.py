@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from graphc.inspect.contest import Times
     from graphc.ir.graph import Array, Graph
 
+OTHERS = ("machine",)
 VERSUS = ("onnxruntime", "openvino", "torch")
 _TOLERANCE = 1e-3  # of the largest value of an output
 _ABSOLUTE = 1e-6
@@ -38,7 +40,17 @@ class Result:
     ok: bool
 
 
-@click.command(name="bench", short_help="Time a model, also against other engines.")
+class Bench(click.Command):
+    """Times MODEL, unless the first word is the name of something else to time."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+        if args and args[0] in OTHERS:
+            other: click.Command = import_module(f"graphc.cli.bench_{args[0]}").command
+            return other.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(cls=Bench, name="bench", short_help="Time a model, also against other engines; kernels; the machine.")
 @options.model_argument
 @click.option("--vs", type=values.names(*VERSUS), default=(), metavar="NAME,...", help="Also time onnxruntime, openvino, torch.")
 @click.option("--runs", type=click.IntRange(1), metavar="N", default=15, show_default=True, help="Rounds, in rotating order.")
@@ -60,8 +72,9 @@ def command(model: str, vs: tuple[str, ...], runs: int, calls: int, batch: int |
     time ratio: how many times as long as graphc, the median over the rounds. Two benches on one machine wait for each other.
 
     \b
-    Example:
+    Examples:
       graphc bench examples/digits/lenet5.onnx --vs onnxruntime --batch 16
+      graphc bench machine
     """
     from graphc.cli import models, peers
     from graphc.cli.text import json_text
@@ -70,7 +83,7 @@ def command(model: str, vs: tuple[str, ...], runs: int, calls: int, batch: int |
     if set(vs) & set(peers.ONNX_ENGINES) and models.is_script(model):
         raise InputError(f"{model} is no ONNX file, and {' and '.join(vs)} run only those", hint="leave --vs out, or --vs torch")
     graph = models.static(_load(model, dict(given["dims"]), batch))
-    with _alone():
+    with alone():
         result, executable = _bench(model, graph, vs, runs, calls, given)
         from graphc.inspect.samples import random_inputs
 
@@ -160,7 +173,7 @@ def _scaled(feeds: Mapping[str, Array], scale: float) -> dict[str, Array]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Hold a lock file in the cache's folder, so that two benches do not time each other."""
     import fcntl
 

@@ -55,8 +55,9 @@ def size(as_json: bool) -> None:
     """
     from graphc.cli.text import json_text
     from graphc.inspect.units import nbytes
+    from graphc_cpu.cache import KINDS
 
-    kinds: dict[str, list[int]] = {"object": [], "weights": []}
+    kinds: dict[str, list[int]] = {kind: [] for kind in KINDS}
     cache = _cache()
     for entry in cache.entries():
         kinds[entry.kind].append(entry.nbytes)
