@@ -40,10 +40,10 @@ def random_graph(seed: int, size: int = 12, *, symbolic: bool = False, odd_names
 
 
 def feeds(graph: Graph, seed: int = 0, batch: int = 2) -> dict[str, Array]:
-    """Random inputs of order one; symbolic dims are `batch`."""
+    """Random inputs of order one, float32 numbers in any dtype; symbolic dims are `batch`."""
     rng = np.random.default_rng(seed)
     shapes = {v.name: tuple(d if isinstance(d, int) else batch for d in v.type.shape) for v in graph.inputs}
-    return {v.name: rng.uniform(-2, 2, shapes[v.name]).astype(v.type.dtype.numpy) for v in graph.inputs}
+    return {v.name: rng.uniform(-2, 2, shapes[v.name]).astype(np.float32).astype(v.type.dtype.numpy) for v in graph.inputs}
 
 
 class _Maker:
@@ -91,9 +91,13 @@ class _Maker:
         return value
 
     def weight(self, *shape: int, scale: float = 1.0, offset: float = 0.0) -> Value:
-        data = (self.rng.standard_normal(shape) * scale + offset).astype(self.pool[0].type.dtype.numpy)
+        data = self._rounded(self.rng.standard_normal(shape) * scale + offset)
         name = self.builder.graph.fresh_name(self._name("w"))
         return self.builder.parameter(name, data) if self.random.random() < 0.5 else self.builder.constant(data, name=name)
+
+    def _rounded(self, data: Array) -> Array:
+        """To float32 first, so that a graph in float64 has the same numbers as its float32 twin."""
+        return data.astype(np.float32).astype(self.pool[0].type.dtype.numpy)
 
     def _pick(self, choices: Any) -> Any:
         return self.random.choice(list(choices))
@@ -139,7 +143,7 @@ class _Maker:
 
     def batch_norm(self, x: Value) -> Value:
         c = x.type.shape[1].__index__()
-        variance = self.builder.constant((self.rng.uniform(0.5, 2, c)).astype(x.type.dtype.numpy), name=self._name("var"))
+        variance = self.builder.constant(self._rounded(self.rng.uniform(0.5, 2, c)), name=self._name("var"))
         return self.add(BatchNorm(), x, self.weight(c, scale=0.2, offset=1.0), self.weight(c), self.weight(c, scale=0.2), variance)
 
     def concat(self, x: Value) -> Value:
