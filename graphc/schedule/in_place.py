@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from graphc.kernel.expr import Expr, const, walk
+from graphc.kernel.expr import Expr, const, substitute, walk
 from graphc.kernel.index import simplify
 from graphc.kernel.spec import KernelSpec, MatmulSpec, Nest, NestSpec
 from graphc.types.dtype import i64
@@ -23,14 +23,21 @@ def reads_at_own_place(spec: KernelSpec, slots: Collection[int]) -> bool:
         offset: Expr = const(0, i64)
         for variable, stride in zip(spec.epilogue.index, spec.c_strides, strict=True):
             offset = offset + variable * stride
-        return _loads(spec.epilogue.value, slots) <= {simplify(offset)}
+        return _loads(spec.epilogue.value, slots) <= {_without_units(offset)}
     return False
 
 
 def _nest_reads(nest: Nest, slots: Collection[int]) -> bool:
-    return len(nest.stores) == 1 and _loads(nest.stores[0].value, slots) <= {nest.stores[0].offset}
+    (store, *others) = nest.stores
+    return not others and _loads(store.value, slots) <= {_without_units(store.offset)}
 
 
 def _loads(value: Expr, slots: Collection[int]) -> set[Expr]:
     """The offsets at which the slots are read."""
-    return {node.args[0] for node in walk(value) if node.fn == "load" and node.attr in slots}
+    return {_without_units(node.args[0]) for node in walk(value) if node.fn == "load" and node.attr in slots}
+
+
+def _without_units(offset: Expr) -> Expr:
+    """Loop variables that are always 0 say nothing, and may be left out by one side."""
+    units = {node: const(0, i64) for node in walk(offset) if node.fn == "index" and node.extent == 1}
+    return simplify(substitute(offset, units))
