@@ -18,7 +18,7 @@ RUNS = 20
 
 
 def network() -> graphc.Model:
-    """3x3 convolutions in several forms, depthwise, grouped, strided and 1x1 ones, pools, a concat, normalisations, products, reductions."""
+    """3x3, depthwise, grouped, strided and 1x1 convolutions, pools, a concat, normalisations, products, reductions."""
 
     @graphc.model
     def mixed(image: graphc.f32["N", 3, 45, 39]):
@@ -69,7 +69,7 @@ def test_processes_with_fewer_cpus(root: Path) -> None:
     """Another process, bound to one CPU: which algorithm computes a convolution does not depend on where it runs."""
     code = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-        "import graphc; from api.test_same_bits import digest, image, network\n"
+        "import graphc; from promises.test_same_bits import digest, image, network\n"
         "print(digest(graphc.compile(network().graph()), image()))"
     )
     path = os.pathsep.join(str(root / folder) for folder in (".", "frontends", "backends", "tests"))
