@@ -77,12 +77,23 @@ class _Maker:
 
     def _finish(self) -> Graph:
         graph = self.builder.graph
+        if self.random.random() < 0.3:
+            self._remember(self._pick(self.pool))
         results = [v for v in self.pool if v.producer is not None]
         outputs = [results[-1], *self.random.sample(self.pool, self._pick((0, 0, 1, 2)))]
         self.builder.finish(**{f"out {i}" if self.odd_names else f"y{i}": v for i, v in enumerate(outputs)})
         if self.random.random() < 0.3:
             graph.metadata[self._pick(ODD_NAMES)] = self._pick(ODD_NAMES)
         return graph
+
+    def _remember(self, x: Value) -> None:
+        """A state that becomes a mean of what it was and a value, or another value of its type."""
+        if not all(isinstance(size, int) for size in x.type.shape):
+            return
+        state = self.builder.state(self._name("state"), self._rounded(self.rng.standard_normal(x.type.static_shape)))
+        mixed = self.add(op("add"), self.add(op("mul"), state, self.weight(scale=0.5)), x)
+        self.pool += [mixed] * self._pick((0, 1))
+        self.builder.graph.updates[state] = self._pick((mixed, mixed, x, *(v for v in self.pool if v.type == x.type)))
 
     def add(self, op: Op, *inputs: Value) -> Value:
         with self.builder.at(Source("net.py", self.count + 1, self._name("node"), op.name), (f"n{self.count}",)):
