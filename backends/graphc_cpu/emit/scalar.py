@@ -98,7 +98,7 @@ def _extremum(predicate: str, native: str) -> Callable[..., Value]:
         if is_number(b):
             a, b = b, a
         best = v.select(v.compare(predicate, a, b), a, b)  # b where either is NaN
-        return best if is_number(a) else v.select(v.compare("uno", a, a), a, best)
+        return best if is_number(a) else v.select(v.compare("ord", a, a), best, a)  # AVX-512: a masked instruction that keeps a
 
     return emit
 

@@ -22,9 +22,10 @@ from graphc_cpu.kernels.nest_lower import Frees, Lowering, Store
 from graphc_cpu.kernels.nest_plan import SMALL_WORK, Plan, make_plan
 from graphc_cpu.kernels.nest_prepare import cut_axis, prepare
 from graphc_cpu.kernels.nest_tile import TileLoops
+from graphc_cpu.kernels.nest_unroll import unroll
 
 PARAMETERS = (("ptr", "args"), ("i64", "thread"), ("i64", "threads"))
-_MOST_CUTS, _CUT_FROM = 6, 8
+_MOST_CUTS, _CUT_FROM = 6, 6
 
 
 def emit_nest(spec: NestSpec, target: Target, name: str) -> Function:
@@ -110,6 +111,8 @@ class _NestLoops:
         if not order:
             return [self._region(None, plan.stores)]
         parts = cut_axis(plan.stores, order[-1], _MOST_CUTS) if self._may_cut() else [(order[-1], plan.stores)]
+        if self._may_cut() and order[-1] is not self._vector:
+            parts = [piece for axis, stores in parts for piece in unroll(axis, stores)]
         return [self._region(axis, stores) for axis, stores in parts]
 
     def _may_cut(self) -> bool:

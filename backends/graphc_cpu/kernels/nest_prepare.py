@@ -96,11 +96,17 @@ def _unrolls(body: Expr, axes: Sequence[Expr], simplifier: Simplifier) -> bool:
 
 
 def _unrolled(combiner: str, body: Expr, axes: Sequence[Expr], simplifier: Simplifier) -> Expr:
+    """Columns first (all axes but the last), then the columns combined: overlapping windows share columns (see nest_unroll)."""
+    *outer, last = axes
     total: Expr | None = None
-    for values in product(*(range(axis.extent) for axis in axes)):
-        term = substitute(body, {axis: const(value, i64) for axis, value in zip(axes, values, strict=True)})
-        term = simplifier.simplify(term)
-        total = term if total is None else call(COMBINE[combiner], total, term)
+    for place in range(last.extent):
+        column: Expr | None = None
+        for values in product(*(range(axis.extent) for axis in outer)):
+            here = {axis: const(value, i64) for axis, value in zip(axes, (*values, place), strict=True)}
+            term = simplifier.simplify(substitute(body, here))
+            column = term if column is None else call(COMBINE[combiner], column, term)
+        assert column is not None
+        total = column if total is None else call(COMBINE[combiner], total, column)
     assert total is not None
     return total
 
