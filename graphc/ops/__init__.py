@@ -12,6 +12,7 @@ from graphc.ops import (
     norm_training,
     pointwise,
     pool,
+    pool_spread,
     random,
     reduce,
     resize,
@@ -21,5 +22,5 @@ from graphc.ops import (
 
 __all__ = [
     "activations", "conv", "gather", "grid_sample", "loss", "matmul", "movement", "norm", "norm_training", "pointwise",
-    "pool", "random", "reduce", "resize", "scatter", "sort",
+    "pool", "pool_spread", "random", "reduce", "resize", "scatter", "sort",
 ]  # fmt: skip

@@ -117,7 +117,9 @@ class Pointwise(Op):
             if slope is None or (slope.is_const and slope.attr == 0):
                 found.append(None)
                 continue
-            grad = build.express(slope * incoming, {**leaves, incoming: grads[0]})
+            result = arg("y", value.dtype)
+            slope = by_result(slope, value, result)
+            grad = build.express(slope * incoming, {**leaves, result: node.output, incoming: grads[0]})
             found.append(build.unbroadcast(grad, x.type.shape))
         return found
 
@@ -129,6 +131,23 @@ class Pointwise(Op):
         for d, letter in zip(dtypes, row.types, strict=True):
             if d not in (BOOL if letter == "B" else row.dtypes):
                 raise TypeMismatchError(f"{self.name} does not take {d}", hint="insert a cast")
+
+
+def by_result(slope: Expr, value: Expr, result: Expr) -> Expr:
+    """The slope of `value` written with its result alone, where that is possible (tanh, logistic, relu, clip).
+
+    A backward pass then needs no input of the function, which may exist only in registers. The same bits: the result passes a bound
+    where the input does.
+    """
+    new = {value: result}
+    inner = value
+    if inner.fn == "min" and inner.args[1].is_const:
+        new[call("lt", *inner.args)] = call("lt", result, inner.args[1])
+        inner = inner.args[0]
+    if inner.fn == "max" and inner.args[1].is_const and (inner is value or inner.args[1].attr < value.args[1].attr):
+        new[call("gt", *inner.args)] = call("gt", result, inner.args[1])
+    made = substitute(slope, new)
+    return made if all(node is result for node in walk(made) if node.fn == "arg") else slope
 
 
 @lru_cache(maxsize=4096)

@@ -97,7 +97,12 @@ class Pool(Op):
             yield x[(slice(None), slice(None), *at)]
 
     def spread(self, builder: Builder, grad: Value, shape: Shape) -> Value:
-        """The sum, for every element of an input of `shape`, of grad over the windows that hold it: a convolution transposed."""
+        """The sum, for every element of an input of `shape`, of grad over the windows that hold it."""
+        if all(d == 1 for d in self.dilation):
+            from graphc.ops.pool_spread import PoolSpread  # late: it builds on this module
+
+            fields = (self.kernel, self.stride, self.dilation, self.pad_before, self.pad_after, self.ceil)
+            return builder.add(PoolSpread(*fields, tuple(shape)), grad)
         taps = self.taps(static(shape))
         rows = zip(shape[2:], grad.type.shape[2:], taps, self.stride, self.dilation, self.pad_before, strict=True)
         after = static(tuple((count - 1) * s + d * (k - 1) + 1 - size - before for size, count, k, s, d, before in rows))
@@ -309,8 +314,10 @@ class AvgPool(Pool):
     def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
         """Grad over the number of counted positions, in all windows that hold an element."""
         (x,) = node.inputs
-        counts = self.counts(static(x.type.shape[2:]), static(grads[0].type.shape[2:]))
-        share = Arithmetic(builder)("div", grads[0], builder.constant(counts, x.type.dtype, name="counts"))
+        a, counts = Arithmetic(builder), self.counts(static(x.type.shape[2:]), static(grads[0].type.shape[2:]))
+        if counts.size and (counts == counts.flat[0]).all():
+            return [a("mul", self.spread(builder, grads[0], x.type.shape), 1.0 / float(counts.flat[0]))]
+        share = a("div", grads[0], builder.constant(counts, x.type.dtype, name="counts"))
         return [self.spread(builder, share, x.type.shape)]
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:

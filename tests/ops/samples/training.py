@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from graphc.ops.norm_training import BatchNormTraining
+from graphc.ops.pool import AvgPool
+from graphc.ops.pool_spread import PoolSpread
 from graphc.ops.random import Dropout, RandomBits
 from graphc.types.dtype import DType, f16, f32, f64
 from ops.sample import Array, Data, Sample
@@ -61,7 +64,43 @@ def _random() -> list[Sample]:
     return found
 
 
+def _spread() -> list[Sample]:
+    """The oracle is PyTorch's gradient of the sum over windows."""
+    cases: list[tuple[tuple[int, ...], tuple[Any, ...]]] = [
+        ((2, 3, 6, 8), ((2, 2), (2, 2), (1, 1), (0, 0), (0, 0))),
+        ((2, 3, 7, 9), ((2, 2), (2, 2), (1, 1), (0, 0), (0, 0))),
+        ((1, 2, 7, 6), ((3, 3), (2, 2), (1, 1), (1, 1), (1, 1))),
+        ((2, 3, 5, 9), ((3, 2), (1, 3), (1, 1), (1, 0), (1, 0))),
+        ((2, 17, 11), ((4,), (3,), (1,), (2,), (2,))),
+    ]
+    found = []
+    for shape, fields in cases:
+        pooled = AvgPool(*fields).infer(f64[shape])
+        for d in (f32, f64):
+            rtol, atol = _TOLERANCE[d]
+            oracle = _torch_spread(shape, fields)
+            inputs = (Data(pooled.static_shape, d),)
+            found.append(Sample(f"{d} {shape}", PoolSpread(*fields, False, shape), inputs, oracle, rtol=rtol, atol=atol))
+    return found
+
+
+def _torch_spread(shape: tuple[int, ...], fields: tuple[Any, ...]) -> Any:
+    def oracle(x: Array) -> Array:
+        import torch
+
+        kernel, stride, _, pad, _ = fields
+        pool = getattr(torch.nn.functional, f"avg_pool{len(kernel)}d")
+        leaf = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+        y: Any = pool(leaf, kernel, stride, pad) * float(np.prod(kernel))
+        y.backward(torch.from_numpy(x.astype(np.float64)))
+        assert leaf.grad is not None
+        return np.asarray(leaf.grad.numpy()).astype(x.dtype)
+
+    return oracle
+
+
 SAMPLES: list[Sample] = [
+    *_spread(),
     *_batch_norm(),
     *_random(),
     *(Sample(f"{d}", Dropout(0.3), (Data((3, 4), d),), lambda x: x, ("N,4",)) for d in (f32, f64, f16)),
