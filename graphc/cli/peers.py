@@ -128,8 +128,7 @@ def require(names: Sequence[str]) -> None:
     """A BackendError that names every engine that is not installed."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        extra = "train" if missing == ["torch"] else "bench"
-        raise BackendError(f"not installed: {', '.join(missing)}", hint=f"pip install 'graphc[{extra}]'")
+        raise BackendError(f"not installed: {', '.join(missing)}", hint=f"pip install {' '.join(missing)}")
 
 
 def _module(name: str) -> Any:
