@@ -1,6 +1,6 @@
-"""The symbols of a relocatable ELF object (64-bit little endian, as LLVM writes it for every CPU Target).
+"""Sections, symbols and relocations of a relocatable ELF object (64-bit little endian, as LLVM writes it for every CPU Target).
 
-Source: System V ABI, chapters "Object Files" and "Symbol Table".
+Source: System V ABI, chapters "Object Files", "Symbol Table" and "Relocation".
 """
 
 from __future__ import annotations
@@ -14,9 +14,38 @@ from graphc.errors import BackendError
 _MAGIC = b"\x7fELF\x02\x01"
 _SECTION = struct.Struct("<IIQQQQIIQQ")  # name, type, flags, address, offset, size, link, info, alignment, entry size
 _SYMBOL = struct.Struct("<IBBHQQ")  # name, info, other, section index, value, size
-_SYMTAB = 2
+RELOCATION = struct.Struct("<QQq")  # offset, symbol << 32 | type, addend
+SYMTAB, RELA = 2, 4
 _LOCAL = 0
 _UNDEFINED = 0
+
+
+class Section(NamedTuple):
+    """A row of the section table."""
+
+    name: int
+    kind: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    alignment: int
+    entry_size: int
+
+
+class Symbol(NamedTuple):
+    """A row of the symbol table; `section`: its number."""
+
+    name: str
+    is_global: bool
+    section: int
+    value: int
+
+    @property
+    def is_defined(self) -> bool:
+        return self.section != _UNDEFINED
 
 
 class Symbols(NamedTuple):
@@ -28,29 +57,34 @@ class Symbols(NamedTuple):
 
 def symbols(data: bytes) -> Symbols:
     """Global symbols in file order. Raises BackendError where `data` is no ELF object or is cut off."""
-    if data[:6] != _MAGIC:
-        raise BackendError("object code is not a 64-bit little-endian ELF file")
+    machine(data)
     try:
-        found = list(_globals(data))
+        tables = [section for section in sections(data) if section.kind == SYMTAB]
+        found = [symbol for table in tables for symbol in all_symbols(data, table) if symbol.is_global and symbol.name]
     except (struct.error, IndexError, ValueError) as error:
         raise BackendError(f"broken ELF object: {error}") from error
-    return Symbols(tuple(name for name, section in found if section != _UNDEFINED), tuple(name for name, s in found if s == _UNDEFINED))
+    return Symbols(tuple(s.name for s in found if s.is_defined), tuple(s.name for s in found if not s.is_defined))
 
 
-def _globals(data: bytes) -> Iterator[tuple[str, int]]:
-    sections = _sections(data)
-    for _, kind, _, _, offset, size, link, *_ in sections:
-        if kind != _SYMTAB:
-            continue
-        names = sections[link][4]
-        for name, info, _, section, _, _ in _SYMBOL.iter_unpack(data[offset : offset + size]):
-            if info >> 4 != _LOCAL and name:
-                yield data[names + name : data.index(0, names + name)].decode(), section
+def machine(data: bytes) -> int:
+    """The number of the CPU architecture (e_machine). Raises BackendError where `data` is no ELF object."""
+    if data[:6] != _MAGIC or len(data) < 20:
+        raise BackendError("object code is not a 64-bit little-endian ELF file")
+    return int.from_bytes(data[18:20], "little")
 
 
-def _sections(data: bytes) -> list[tuple[int, ...]]:
+def all_symbols(data: bytes, table: Section) -> Iterator[Symbol]:
+    """Of the symbol table that is section `table`, local ones too. Raises struct.error, IndexError or ValueError where it is cut off."""
+    names = sections(data)[table.link].offset
+    for name, info, _, section, value, _ in _SYMBOL.iter_unpack(data[table.offset : table.offset + table.size]):
+        text = data[names + name : data.index(0, names + name)].decode() if name else ""
+        yield Symbol(text, info >> 4 != _LOCAL, section, value)
+
+
+def sections(data: bytes) -> list[Section]:
+    """Raises struct.error or ValueError where the table is cut off."""
     (start,) = struct.unpack_from("<Q", data, 0x28)
     size, count = struct.unpack_from("<HH", data, 0x3A)
     if size != _SECTION.size or start + count * size > len(data):
         raise ValueError("section table")
-    return list(_SECTION.iter_unpack(data[start : start + count * size]))
+    return [Section(*row) for row in _SECTION.iter_unpack(data[start : start + count * size])]

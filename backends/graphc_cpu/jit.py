@@ -1,30 +1,22 @@
-"""Compile kernels in parallel and load them into this process.
-
-`build` does both at once. Objects are loaded with LLVM's JITLink, which lays out the sections of an object in one piece of memory (so
-32-bit relative references always reach) and loads 60 objects in about 7 ms.
-"""
+"""Compile kernels in parallel and load them into this process; `build` does both at once."""
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import llvmlite.binding as llvm
-import numpy as np
-
-from graphc.errors import BackendError, GraphcError
+from graphc.errors import GraphcError
 from graphc.knobs import knob
 from graphc.target import Target
-from graphc_cpu import elf, host
-from graphc_cpu.codegen import Generator, initialise
+from graphc_cpu import host
+from graphc_cpu.codegen import Generator
+from graphc_cpu.library import KERNEL, Library, load
 
+__all__ = ["KERNEL", "Library", "assembly", "build", "compile_objects", "load"]
 K = TypeVar("K", bound=Hashable)
 COMPILE_THREADS = knob("GRAPHC_COMPILE_THREADS", int, 0, "threads that compile kernels; 0: one per usable CPU")
-KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
 def compile_objects(
@@ -76,102 +68,8 @@ def assembly(ir: str, target: Target, opt: int = 1) -> str:
     return Generator(target, opt).assembly(ir)
 
 
-class Library(Mapping[str, int]):
-    """Loaded machine code: symbol -> address. The code lives as long as this object, or until `close`.
-
-    A context manager. Closing while a kernel of it runs is an error of the caller that cannot be detected.
-    """
-
-    def __init__(self, code: tuple[Any, Any], addresses: dict[str, int]) -> None:
-        self._session, self._tracker = code
-        self._addresses = addresses
-
-    def __getitem__(self, name: str) -> int:
-        return self.address(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._addresses)
-
-    def __len__(self) -> int:
-        return len(self._addresses)
-
-    def address(self, name: str) -> int:
-        """Raises BackendError for a symbol that is not defined here, and after `close`."""
-        if self._tracker is None:
-            raise BackendError(f"symbol {name!r} of a library that was closed")
-        if name not in self._addresses:
-            raise BackendError(f"no symbol {name!r} in this library", hint=f"one of {', '.join(self._addresses) or '(none)'}")
-        return self._addresses[name]
-
-    def function(self, name: str, prototype: Any = KERNEL) -> Any:
-        """A ctypes function, by default `kernel(args, thread, threads)`; it releases the GIL and keeps this library alive."""
-        function = prototype(self.address(name))
-        function.library = self
-        return function
-
-    def call(self, name: str, arrays: Sequence[np.ndarray[Any, Any]], threads: int = 1) -> None:
-        """Run a kernel on arrays in place of its operands: every thread's share, one after the other on this thread."""
-        pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
-        kernel = self.function(name)
-        for thread in range(threads):
-            kernel(ctypes.addressof(pointers), thread, threads)
-
-    def close(self) -> None:
-        """Unload the code. Calling it again does nothing."""
-        tracker, self._tracker = self._tracker, None
-        if tracker is not None:
-            tracker.close()
-
-    def __enter__(self) -> Library:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def load(objects: Mapping[Any, bytes] | Iterable[bytes]) -> Library:
-    """Load objects (a mapping: its values) for this machine and link them with each other and with the process (libc, libm).
-
-    Raises BackendError for a symbol that is defined nowhere (named) or twice, and for broken object code.
-    """
-    images = list(objects.values() if isinstance(objects, Mapping) else objects)
-    found = [elf.symbols(image) for image in images]
-    names = [name for one in found for name in one.defined]
-    builder = llvm.JITLibraryBuilder().add_current_process()
-    for image in images:
-        builder.add_object_img(image)
-    for name in names:
-        builder.export_symbol(name)
-    try:
-        session = _session()
-        tracker = builder.link(session, f"graphc{next(_library_number)}")
-    except RuntimeError as error:
-        raise BackendError(_reason(found, names) or f"the linker says: {error}") from error
-    return Library((session, tracker), {name: tracker[name] for name in names})
-
-
 def build(functions_ir: Mapping[str, str], target: Target, *, threads: int | None = None, opt: int = 1) -> Library:
     """Compile IR modules (name -> whole module's text) and load them. Raises BackendError where this machine cannot run `target`."""
     host.check_runs(target)
     modules = [(name, (lambda text=text: text)) for name, text in functions_ir.items()]
     return load(compile_objects(modules, target, threads=threads, opt=opt))
-
-
-_library_number = itertools.count()
-
-
-@lru_cache(maxsize=1)
-def _session() -> Any:
-    """The process's one LLJIT: making one costs 0.4 ms, and libraries in it are independent of each other."""
-    initialise(llvm.get_process_triple())
-    return llvm.create_lljit_compiler(use_jit_link=True, suppress_errors=True)
-
-
-def _reason(found: Sequence[elf.Symbols], names: Sequence[str]) -> str:
-    """What is wrong with the symbols of objects that do not link; empty where nothing is."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        return f"symbol defined twice: {', '.join(twice)}"
-    process = ctypes.CDLL(None)
-    missing = sorted({name for one in found for name in one.undefined if name not in names and not hasattr(process, name)})
-    return f"undefined symbol: {', '.join(missing)}" if missing else ""
