@@ -319,12 +319,13 @@ class WinogradOutput:
 
 @dataclass(frozen=True)
 class PackSpec:
-    """Weights that are known only at run time, into the order in which the kernel `conv` reads them (the back end's own).
+    """Weights that are known only at run time, into the order (and for Winograd the transform) in which the kernel `conv` reads them.
 
-    weight[index] = value: one loop variable per dim of `conv.weight_shape`, and loads from slots of `inputs`. Operands: inputs, packed.
+    weight[index] = value: one loop variable per dim of the convolution's weight, and loads from slots of `inputs`. The order is the back
+    end's own. Operands: inputs, packed.
     """
 
-    conv: ConvSpec
+    conv: Union[ConvSpec, WinogradConv, WinogradProduct]
     inputs: tuple[Operand, ...]
     index: tuple[Expr, ...]
     value: Expr
@@ -334,10 +335,14 @@ class PackSpec:
     @property
     def packed(self) -> Operand:
         """Room enough for any order of whole vectors of output channels: with groups, for all input channels beside each."""
-        conv, (out, inner, *kernel) = self.conv, self.conv.weight_shape
-        blocked = conv.x.layout.is_blocked and conv.output.layout.is_blocked
-        beside = 1 if blocked and conv.groups == out == conv.x.shape[1] else inner * conv.groups
-        return Operand(conv.x.dtype, (-(-out // self.lanes) * self.lanes * beside * prod(kernel),))
+        out, inner, *kernel = (axis.extent for axis in self.index)
+        beside = inner
+        if isinstance(self.conv, ConvSpec):
+            x, y = self.conv.x, self.conv.output
+            depthwise = x.layout.is_blocked and y.layout.is_blocked and self.conv.groups == out == x.shape[1]
+            beside = 1 if depthwise else inner * self.conv.groups
+        positions = prod(kernel) if isinstance(self.conv, ConvSpec) else self.conv.grid.positions
+        return Operand(self.value.dtype, (-(-out // self.lanes) * self.lanes * beside * positions,))
 
     @property
     def operands(self) -> tuple[Operand, ...]:

@@ -11,7 +11,18 @@ from graphc.kernel.access import Access, from_function, from_operand
 from graphc.kernel.canonical import canonical
 from graphc.kernel.expr import Expr, arg, const, index, load, minimum, substitute, walk
 from graphc.kernel.index import simplify
-from graphc.kernel.spec import ConvSpec, Epilogue, KernelSpec, Nest, NestSpec, Operand, PackSpec, StoreAt
+from graphc.kernel.spec import (
+    ConvSpec,
+    Epilogue,
+    KernelSpec,
+    Nest,
+    NestSpec,
+    Operand,
+    PackSpec,
+    StoreAt,
+    WinogradConv,
+    WinogradProduct,
+)
 from graphc.ops.conv import Conv
 from graphc.ops.matmul import MatMul
 from graphc.passes.anchors import anchor_family
@@ -176,14 +187,16 @@ def _lower_conv(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowered:
     return Lowered(spec, (x, weight, *chain.values), packed=1)
 
 
-def lower_pack(conv: ConvSpec, weight: Value, maker: Kernel | None, operand_of: OperandOf, lanes: int) -> Lowered:
+def lower_pack(
+    conv: ConvSpec | WinogradConv | WinogradProduct, weight: Value, maker: Kernel | None, operand_of: OperandOf, lanes: int
+) -> Lowered:
     """The packing of a weight that is known only at run time, with the kernel that makes it computed on the way, if any is given."""
     inputs = maker.inputs if maker is not None else (weight,)
     operands = tuple(operand_of(value) for value in inputs)
     accesses = {value: from_operand(slot, operand) for slot, (value, operand) in enumerate(zip(inputs, operands, strict=True))}
     for node in maker.nodes if maker is not None else ():
         accesses[node.output] = _inline(node, accesses)
-    axes = tuple(index(f"w{d}", size) for d, size in enumerate(conv.weight_shape))
+    axes = tuple(index(f"w{d}", size) for d, size in enumerate(weight.type.static_shape))
     return Lowered(canonical(PackSpec(conv, operands, axes, accesses[weight][axes], lanes)), inputs)
 
 

@@ -11,16 +11,22 @@ from dataclasses import dataclass
 
 from graphc.kernel.expr import Expr, const, index, maximum, minimum, select, substitute
 from graphc.kernel.index import simplify
-from graphc.kernel.spec import Nest, NestSpec, PackSpec, StoreAt
+from graphc.kernel.spec import ConvSpec, Nest, NestSpec, PackSpec, StoreAt, WinogradConv, WinogradProduct
+from graphc.kernel.winograd import transform_kernel
 from graphc.target import Target
 from graphc.types.dtype import bool_, i64
 from graphc_cpu.kernels.conv_plan import ConvPlan, conv_plan, is_depthwise
-from graphc_cpu.micro.shape import Split
+from graphc_cpu.micro.shape import Split, split
 
 
 def pack_nests(spec: PackSpec, target: Target) -> NestSpec:
     """The loops that write `spec.packed`, in the order that the convolution's kernel for this target reads."""
-    nests = _depthwise(spec) if is_depthwise(spec.conv) else _dense(spec, conv_plan(spec.conv, target))
+    if not isinstance(spec.conv, ConvSpec):
+        nests = _winograd(spec, spec.conv)
+    elif is_depthwise(spec.conv):
+        nests = _depthwise(spec)
+    else:
+        nests = _dense(spec, spec.conv, conv_plan(spec.conv, target))
     return NestSpec("copy", spec.inputs, (spec.packed,), tuple(nests))
 
 
@@ -39,20 +45,20 @@ class _Blocks:
     zero: bool = False
 
 
-def _dense(spec: PackSpec, plan: ConvPlan) -> Iterator[Nest]:
+def _dense(spec: PackSpec, conv: ConvSpec, plan: ConvPlan) -> Iterator[Nest]:
     """[chunk][ic block][kernel position][channel][block of the chunk][lane]"""
     whole, rest = divmod(plan.window, plan.unit)
-    for blocks in _blocks(plan.chunks, plan.lanes, spec.conv.weight_shape[0]):
+    for blocks in _blocks(plan.chunks, plan.lanes, conv.weight_shape[0]):
         for start, turns, unit in ((0, whole, plan.unit), (whole, 1, rest)):
             if turns and unit:
-                yield _dense_nest(spec, plan, blocks, start, turns, unit)
+                yield _dense_nest(spec, conv, plan, blocks, start, turns, unit)
 
 
-def _dense_nest(spec: PackSpec, plan: ConvPlan, blocks: _Blocks, start: int, turns: int, unit: int) -> Nest:
-    kernel = tuple(index(f"k{d}", size) for d, size in enumerate(spec.conv.weight_shape[2:]))
+def _dense_nest(spec: PackSpec, conv: ConvSpec, plan: ConvPlan, blocks: _Blocks, start: int, turns: int, unit: int) -> Nest:
+    kernel = tuple(index(f"k{d}", size) for d, size in enumerate(conv.weight_shape[2:]))
     chunk, turn, channel = index("chunk", blocks.parts), index("turn", turns), index("c", unit)
     block, lane = index("block", blocks.count), index("lane", blocks.lanes)
-    tap = _flat(kernel, spec.conv.weight_shape[2:])
+    tap = _flat(kernel, conv.weight_shape[2:])
     row = blocks.width * plan.lanes
     first_block = chunk * blocks.width + blocks.start
     steps = (turn + start) * (plan.unit * plan.taps) + tap * unit + channel
@@ -61,13 +67,12 @@ def _dense_nest(spec: PackSpec, plan: ConvPlan, blocks: _Blocks, start: int, tur
     value: Expr = const(0, spec.packed.dtype)
     if not blocks.zero:
         out = (first_block + block + blocks.first) * plan.lanes + lane + blocks.lane
-        value = _weight(spec, out, (turn + start) * plan.unit + channel, first_block * plan.lanes, kernel)
+        value = _weight(spec, conv, out, (turn + start) * plan.unit + channel, first_block * plan.lanes, kernel)
     return Nest(axes, (StoreAt(len(spec.inputs), simplify(offset), value),))
 
 
-def _weight(spec: PackSpec, out: Expr, channel: Expr, first: Expr, kernel: Sequence[Expr]) -> Expr:
+def _weight(spec: PackSpec, conv: ConvSpec, out: Expr, channel: Expr, first: Expr, kernel: Sequence[Expr]) -> Expr:
     """The weight of output channel `out` for channel `channel` of the window of the chunk that starts at output channel `first`."""
-    conv = spec.conv
     if conv.groups == 1:
         return _element(spec, (out, channel, *kernel))
     per_group, inner = conv.weight_shape[0] // conv.groups, conv.weight_shape[1]
@@ -97,8 +102,8 @@ def _blocks(chunks: Split, lanes: int, channels: int) -> Iterator[_Blocks]:
 
 def _depthwise(spec: PackSpec) -> Iterator[Nest]:
     """[channel block][kernel position][lane]"""
-    lanes, channels = spec.lanes, spec.conv.weight_shape[0]
-    sizes = spec.conv.weight_shape[2:]
+    lanes, channels = spec.lanes, spec.index[0].extent
+    sizes = tuple(axis.extent for axis in spec.index[2:])
     kernel = tuple(index(f"k{d}", size) for d, size in enumerate(sizes))
     taps = 1
     for size in sizes:
@@ -112,6 +117,49 @@ def _depthwise(spec: PackSpec) -> Iterator[Nest]:
         offset = ((block + start) * taps + _flat(kernel, sizes)) * lanes + i + lane
         value = const(0, spec.packed.dtype) if zero else _element(spec, ((block + start) * lanes + i + lane, const(0, i64), *kernel))
         yield Nest((block, *kernel, i), (StoreAt(len(spec.inputs), simplify(offset), value),))
+
+
+def _winograd(spec: PackSpec, conv: WinogradConv | WinogradProduct) -> Iterator[Nest]:
+    """Fused: [chunk][position][ic][block][lane]; three steps: [position][chunk][ic][block][lane]. One store per position."""
+    lanes, positions = conv.lanes, conv.grid.positions
+    channels, inner = spec.index[0].extent, spec.index[1].extent
+    chunks = split(-(-channels // lanes), conv.chunk)
+    for blocks in _blocks(chunks, lanes, channels):
+        chunk, c = index("chunk", blocks.parts), index("c", inner)
+        block, lane = index("block", blocks.count), index("lane", blocks.lanes)
+        first, row = chunk * blocks.width + blocks.start, blocks.width * lanes
+        inside = c * row + (block + blocks.first) * lanes + lane + blocks.lane
+        if isinstance(conv, WinogradConv):
+            start, step = first * (lanes * inner * positions), row * inner
+        else:
+            start, step = first * (lanes * inner), chunks.total * lanes * inner
+        out = (first + block + blocks.first) * lanes + lane + blocks.lane
+        values = [const(0, spec.packed.dtype)] * positions if blocks.zero else _transformed(spec, conv.grid.m, out, c)
+        stores = (StoreAt(len(spec.inputs), simplify(start + inside + p * step), value) for p, value in enumerate(values))
+        yield Nest((chunk, c, block, lane), tuple(stores))
+
+
+def _transformed(spec: PackSpec, m: int, out: Expr, channel: Expr) -> list[Expr]:
+    """G g G^T of one kernel, row by row."""
+    taps = [[_element(spec, (out, channel, const(r, i64), const(c, i64))) for c in range(3)] for r in range(3)]
+    columns = [transform_kernel(m, [taps[r][c] for r in range(3)], _Expressions()) for c in range(3)]
+    return [value for row in zip(*columns, strict=True) for value in transform_kernel(m, list(row), _Expressions())]
+
+
+class _Expressions:
+    """`graphc.kernel.winograd.Arithmetic` on expressions."""
+
+    def add(self, x: Expr, y: Expr) -> Expr:
+        return x + y
+
+    def sub(self, x: Expr, y: Expr) -> Expr:
+        return x - y
+
+    def scale(self, c: float, x: Expr) -> Expr:
+        return x * c
+
+    def fma(self, c: float, x: Expr, y: Expr) -> Expr:
+        return x * c + y
 
 
 def _element(spec: PackSpec, position: Sequence[Expr]) -> Expr:
