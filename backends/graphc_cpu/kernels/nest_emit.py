@@ -16,9 +16,10 @@ import numpy as np
 from graphc.kernel.expr import PRIMITIVES, Expr, walk
 from graphc.kernel.index import Simplifier
 from graphc.target import Target
-from graphc.types.dtype import DType
+from graphc.types.dtype import DType, f32
 from graphc_cpu.emit.ir import Function, Value, i64, memory_type
-from graphc_cpu.emit.lanes import splat_literal
+from graphc_cpu.emit.lanes import Lanes, splat_literal
+from graphc_cpu.emit.math_root import has_rsqrt, rsqrt
 from graphc_cpu.emit.scalar import emit_cast, emit_const, emit_primitive, splat
 from graphc_cpu.kernels.nest_lower import Frees, Store
 from graphc_cpu.kernels.nest_memory import Memory
@@ -224,6 +225,8 @@ class Emitter:
             case "cast" if varies and node.args[0] is self.context.axis and self.context.lanes > 1 and node.dtype.name == "int32":
                 return self._positions32()
         lanes = self.context.lanes if varies else 1
+        if varies and is_rsqrt(node) and has_rsqrt(v := Lanes(self.f, 32, lanes, self.target)):
+            return tuple(rsqrt(v, square) for square in self.spread_value(node.args[1].args[0]))
         operands = [self.spread_value(arg) if varies else self.value(arg) for arg in node.args]
         return tuple(self._apply(node, lanes, args) for args in zip(*operands, strict=True))
 
@@ -313,6 +316,12 @@ class Emitter:
         for part, (value, valid) in enumerate(zip(values, self.context.valid, strict=True)):
             place = self._step(start, part, store.coefficient, store.slot)
             self.memory.store(value, place, dtype, lanes, valid, store.coefficient)
+
+
+def is_rsqrt(node: Expr) -> bool:
+    """1 / sqrt(x) in float32: where the machine has an estimate, division and root are not needed."""
+    one, root = node.args if node.fn == "div" else (node, node)
+    return one.is_const and one.attr == 1.0 and root.fn == "sqrt" and node.dtype == f32
 
 
 def _is_literal(value: Value) -> bool:
