@@ -99,7 +99,8 @@ def spec_text(spec: KernelSpec) -> str:
             lines.append(_epilogue_text(spec.epilogue))
         case MatmulSpec():
             lines.append(f"{spec.dtype} batch {spec.batch} m {spec.m} n {spec.n} k {spec.k} packed {spec.packed}")
-            lines.append(f"strides {spec.a_strides} {spec.b_strides} {spec.c_strides}")
+            storage = f" weights {spec.storage}" if spec.storage else ""
+            lines.append(f"strides {spec.a_strides} {spec.b_strides} {spec.c_strides}{storage}")
             lines.append(_epilogue_text(spec.epilogue))
         case PackSpec():
             lines.append(f"for {_list(spec.index)}: {to_text(spec.value)} lanes {spec.lanes} of")

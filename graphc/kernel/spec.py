@@ -168,7 +168,8 @@ class MatmulSpec:
 
     `a_strides`, `b_strides`, `c_strides`: elements per step of each batch dim (0 where broadcast), then of the two matrix dims. b is
     `packed` (a constant 2-d weight, packed once by the back end from its (K, N) row-major form) or read in place.
-    Operands: a, b, extras, output.
+    Operands: a, b, extras, output. `storage`: how a packed float32 b lies in memory, "" as it is, "bf16", or "int8" with one scale per
+    column (see `graphc.passes.compress_weights`).
     """
 
     dtype: DType
@@ -185,6 +186,7 @@ class MatmulSpec:
     extras: tuple[Operand, ...]
     output: Operand
     epilogue: Epilogue
+    storage: str = ""
     family: str = field(default="contract", init=False)
 
     @property

@@ -210,6 +210,8 @@ def _lower_matmul(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowere
     epilogue = Epilogue(axes, acc, chain.apply(acc))
     packed = b.is_constant and b.type.rank == 2
     spec = anchor.op.spec(operand_of(a), operand_of(b), a.type.static_shape, b.type.static_shape, packed, chain.operands, out, epilogue)
+    if anchor.algorithm:
+        spec = replace(spec, storage=anchor.algorithm)
     return Lowered(spec, (a, b, *chain.values), packed=1 if packed else None)
 
 

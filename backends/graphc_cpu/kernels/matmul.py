@@ -20,11 +20,14 @@ from graphc.errors import UnsupportedError
 from graphc.kernel.expr import Expr, const
 from graphc.kernel.spec import MatmulSpec
 from graphc.target import Target
+from graphc.types.dtype import f32
 from graphc.types.dtype import i64 as i64_dtype
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type
 from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of
 from graphc_cpu.micro.affine import merges
+from graphc_cpu.micro.compressed import ITEMSIZE, element, itemsize, scales_offset, to_bf16, to_int8, with_scales
 from graphc_cpu.micro.epilogue import Axis, Destination, TileEpilogue, check_epilogue
+from graphc_cpu.micro.memory import load_lanes
 from graphc_cpu.micro.shape import Split, max_pixels, split, tile_cost
 from graphc_cpu.micro.tile import Reduction, RegisterTile
 
@@ -51,6 +54,8 @@ def check_matmul(spec: MatmulSpec) -> None:
         raise UnsupportedError(f"matrix product of {spec.dtype}", hint="cast to f32 (integers: i32) before it")
     if spec.packed and any(spec.b_strides[:-2]):
         raise UnsupportedError("a packed matrix with batch dims", hint="read it in place")
+    if spec.storage and (spec.dtype.name != "float32" or not spec.packed or spec.storage not in ITEMSIZE):
+        raise UnsupportedError(f"{spec.dtype} weights as {spec.storage!r}", hint="constant float32 weights, as bf16 or int8")
 
 
 def flops(spec: MatmulSpec) -> int:
@@ -76,7 +81,7 @@ def matmul_plan(spec: MatmulSpec, target: Target) -> MatmulPlan:
     best_rows, columns = min(_tiles(spec, target, rows, -(-spec.n // lanes)), key=cost)
     return MatmulPlan(
         lanes, merged, () if merged else spec.batch, best_rows, columns,
-        columns_outer=columns.total * lanes * spec.k * spec.dtype.itemsize > 0.6 * target.l2,
+        columns_outer=columns.total * lanes * spec.k * itemsize(spec.storage, spec.dtype) > 0.6 * target.l2,
     )  # fmt: skip
 
 
@@ -111,6 +116,13 @@ def pack_matmul_weight(spec: MatmulSpec, target: Target, b: npt.NDArray[Any]) ->
     plan = matmul_plan(spec, target)
     wide = np.zeros((spec.k, plan.columns.total * plan.lanes), spec.dtype.numpy)
     wide[:, : spec.n] = b
+    if spec.storage == "int8":
+        numbers, scale = to_int8(wide)
+        return with_scales(_in_chunks(spec, plan, numbers), scale, spec.k)
+    return _in_chunks(spec, plan, to_bf16(wide) if spec.storage else wide)
+
+
+def _in_chunks(spec: MatmulSpec, plan: MatmulPlan, wide: npt.NDArray[Any]) -> npt.NDArray[Any]:
     blocks = wide.reshape(spec.k, plan.columns.total, plan.lanes)
     starts = [part * plan.columns.width - max(0, part - plan.columns.wide) for part in range(plan.columns.parts)]
     ends = [*starts[1:], plan.columns.total]
@@ -161,17 +173,27 @@ class _Matmul:
             weight_step, lane_step, valid = columns.width * plan.lanes, 1, plan.lanes
         prefetch = PREFETCH_BYTES if spec.packed and plan.columns_outer else 0
         sums = Reduction(spec.k, max(spec.k, 1), 0, spec.a_strides[-1], (), weight_step, lane_step, prefetch)
-        tile = RegisterTile(f, spec.dtype, plan.lanes, pixels, columns.width, sums, valid)
+        tile = RegisterTile(f, spec.dtype, plan.lanes, pixels, columns.width, sums, valid, spec.storage)
         a = self._pointer(0, [*batch, row], spec.a_strides[:-1])
         if spec.packed:
-            b = f.pointer(self.pointers[1], f.mul(column, spec.k), self.element)
+            b = f.pointer(self.pointers[1], f.mul(column, spec.k), element(spec.storage, spec.dtype))
         else:
             b = self._pointer(1, [*batch, column], (*spec.b_strides[:-2], spec.b_strides[-1]))
         acc = tile.emit(a, b)
+        if spec.storage == "int8":
+            acc = self._scaled(acc, column)
         epilogue = self._epilogue(batch, row, column, rows, columns.width)
         for p in range(rows):
             for i in range(columns.width):
                 epilogue.store(acc[p][i], p, i, columns.valid if i == columns.width - 1 else plan.lanes)
+
+    def _scaled(self, acc: list[list[Value]], column: Value) -> list[list[Value]]:
+        """The sums times the scales of their columns."""
+        f, plan = self.f, self.plan
+        start = f.pointer(self.pointers[1], scales_offset(plan.columns.total * plan.lanes, self.spec.k), "i8")
+        first = f.pointer(start, column, "float")
+        scales = [load_lanes(f, f.pointer(first, i * plan.lanes, "float"), f32, plan.lanes, 1, plan.lanes) for i in range(len(acc[0]))]
+        return [[f.op(f"fmul {value}, {scale.name}", value.type) for value, scale in zip(row, scales, strict=True)] for row in acc]
 
     def _pointer(self, slot: int, digits: list[Value], strides: tuple[int, ...]) -> Value:
         f = self.f

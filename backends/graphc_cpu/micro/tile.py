@@ -19,6 +19,7 @@ import numpy.typing as npt
 from graphc.types.dtype import DType
 from graphc_cpu.emit.ir import Function, Value, scalar_type, vector_type
 from graphc_cpu.emit.lanes import intrinsic_suffix
+from graphc_cpu.micro.compressed import element, itemsize, load_weights
 from graphc_cpu.micro.memory import broadcast, load_lanes, load_transposed
 
 BODY_FMAS = 256
@@ -59,13 +60,14 @@ class Reduction:
 class RegisterTile:
     """Emits the reduction of one tile: `pixels` are x offsets (elements) of the tile's pixels, `blocks` the weight vectors per step.
 
-    `valid`: lanes of the last block's weights that may be read (the others count as zero).
+    `valid`: lanes of the last block's weights that may be read (the others count as zero). `storage`: how they are stored, see compressed.
     """
 
     def __init__(
-        self, f: Function, dtype: DType, lanes: int, pixels: Sequence[int], blocks: int, reduction: Reduction, valid: int = 0
-    ) -> None:
-        self.valid = valid or lanes
+        self, f: Function, dtype: DType, lanes: int, pixels: Sequence[int], blocks: int, reduction: Reduction, valid: int = 0,
+        storage: str = "",
+    ) -> None:  # fmt: skip
+        self.valid, self.storage = valid or lanes, storage
         self.f, self.dtype, self.lanes = f, dtype, lanes
         self.pixels, self.blocks, self.reduction = tuple(pixels), blocks, reduction
         self.element = scalar_type(dtype)
@@ -149,11 +151,13 @@ class RegisterTile:
                     i = p * self.blocks + block
                     acc[i] = multiply_add(self.f, self.dtype, value, row[block], acc[i])
         self._prefetch(weights, count)
-        return (self._at(weights, count * self.reduction.weight_step), *acc)
+        return (self._weight_at(weights, count * self.reduction.weight_step), *acc)
 
     def _weights(self, weights: Value, channel: int, block: int) -> Value:
         r = self.reduction
         offset = channel * r.weight_step + block * self.lanes * r.lane_step
+        if self.storage:
+            return load_weights(self.f, self._weight_at(weights, offset), self.storage, self.lanes)
         valid = self.valid if block == self.blocks - 1 else self.lanes
         return load_lanes(self.f, self._at(weights, offset), self.dtype, self.lanes, r.lane_step, valid)
 
@@ -161,9 +165,9 @@ class RegisterTile:
         """All prefetches of a body at once: one between multiply-adds would hold back LLVM's scheduler, which then spills."""
         r = self.reduction
         if r.prefetch:
-            start = r.prefetch // self.dtype.itemsize
-            for offset in range(start, start + count * r.weight_step, 64 // self.dtype.itemsize):
-                prefetch(self.f, self._at(weights, offset))
+            size = itemsize(self.storage, self.dtype)
+            for offset in range(r.prefetch // size, r.prefetch // size + count * r.weight_step, 64 // size):
+                prefetch(self.f, self._weight_at(weights, offset))
 
     def _squares(self, weights: Value) -> list[list[Value]]:
         """Per block, the weight vectors of the next `lanes` steps."""
@@ -178,6 +182,9 @@ class RegisterTile:
 
     def _at(self, pointer: Value, offset: int) -> Value:
         return self.f.pointer(pointer, offset, self.element)
+
+    def _weight_at(self, pointer: Value, offset: int) -> Value:
+        return self.f.pointer(pointer, offset, element(self.storage, self.dtype))
 
 
 def _even_unroll(channels: int, most: int) -> int:
