@@ -9,6 +9,7 @@ from typing import Protocol
 
 from graphc.errors import BackendError
 from graphc.ir.graph import Array, Graph
+from graphc.kernel.chooser import Chooser
 from graphc.schedule.plan import Plan
 from graphc.target import Target
 
@@ -62,6 +63,10 @@ class Backend(Protocol):
 
     def target(self, target: str | Target) -> Target:
         """The Target for "host", a level name, or a Target as it is."""
+        ...
+
+    def chooser(self, target: Target, tune: bool) -> Chooser:
+        """How convolutions are computed on a target; with `tune`, by measured times. Raises BackendError where it cannot measure."""
         ...
 
     def compile(self, graph: Graph, plan: Plan, threads: int | None) -> Program:

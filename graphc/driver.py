@@ -25,19 +25,20 @@ MAX_THREADS = 4096
 
 def compile(
     model: Any, target: str | Target = "host", threads: int | None = None, dims: Mapping[str, int] | None = None,
-    accuracy: str = "default", backend: str = "cpu",
+    accuracy: str = "default", backend: str = "cpu", tune: bool = False,
 ) -> Executable:  # fmt: skip
     """Compile a model: a path to an ONNX file, a Graph, or a DSL model.
 
     target: "host", a machine level ("avx512", "avx2", "sse2", "neon") or a Target. threads: None means one per usable core.
     dims: sizes of symbolic dims; dims left symbolic are compiled for at the first call that brings them. accuracy: "default", or "exact"
-    for algorithms that sum in the order of the definition only.
+    for algorithms that sum in the order of the definition only. tune: choose how convolutions are computed by timing candidates on this
+    machine, once (the times are kept in the cache), instead of by a model; the choice, and so the last bits, may differ from the untuned.
     """
     check_options(threads, accuracy)
     chosen = backends.find(backend)
     graph = as_graph(model, dims)
     machine = chosen.target(target)
-    context = Context(machine, accuracy)
+    context = Context(machine, accuracy, chosen.chooser(machine, tune))
     own_state(graph, {})
 
     def compile_for(sizes: Mapping[str, int]) -> Compiled:
@@ -56,7 +57,7 @@ def lower(graph: Graph, context: Context, observe: Observer | None = None) -> tu
     _require_static(graph)
     run_passes(graph, MACHINE, context, observe)
     assert context.target is not None
-    return graph, make_plan(graph, context.target)
+    return graph, make_plan(graph, context.target, context.choose)
 
 
 def as_graph(model: Any, dims: Mapping[str, int] | None = None) -> Graph:

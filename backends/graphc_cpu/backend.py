@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from graphc.errors import GraphcError
 from graphc.ir.graph import Graph
 from graphc.kernel.canonical import spec_text
+from graphc.kernel.chooser import Chooser, Predicted
 from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec, NestSpec, PackSpec
 from graphc.schedule.plan import Plan
 from graphc.target import Target
-from graphc_cpu import cache, host
+from graphc_cpu import cache, host, machine
 from graphc_cpu.emit.ir import Function, module
 from graphc_cpu.program import CpuProgram
 from graphc_cpu.weights import WeightBuffer
@@ -24,6 +25,14 @@ class CpuBackend:
     def target(self, target: str | Target) -> Target:
         return host.resolve(target)
 
+    def chooser(self, target: Target, tune: bool) -> Chooser:
+        """A machine's measured limits, where there are any, apply to "host" alone: choices for a named target are the same everywhere."""
+        if tune:
+            from graphc_cpu.tune import Tuned
+
+            return Tuned(target)
+        return Predicted(target, machine.known(target) if target == host.host_target() else None)
+
     def compile(self, graph: Graph, plan: Plan, threads: int | None) -> CpuProgram:
         host.check_runs(plan.target)
         objects = compile_kernels(plan)
@@ -33,12 +42,14 @@ class CpuBackend:
 
 def compile_kernels(plan: Plan) -> dict[str, bytes]:
     """Object code of the kernels by spec text, from the cache or compiled now."""
-    modules = [(text, _emitter(spec, plan.target, cache.symbol(text))) for text, spec in _texts(plan).items()]
-    return cache.compile_objects(modules, plan.target)
+    return compile_specs(plan.kernels, plan.target)
 
 
-def _texts(plan: Plan) -> dict[str, KernelSpec]:
-    return {spec_text(spec): spec for spec in plan.kernels}
+def compile_specs(specs: Iterable[KernelSpec], target: Target) -> dict[str, bytes]:
+    """Object code by spec text; the symbol of a kernel is `cache.symbol` of that text."""
+    texts = {spec_text(spec): spec for spec in specs}
+    modules = [(text, _emitter(spec, target, cache.symbol(text))) for text, spec in texts.items()]
+    return cache.compile_objects(modules, target)
 
 
 def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:

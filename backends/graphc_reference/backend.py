@@ -9,6 +9,7 @@ from graphc import target as targets
 from graphc.backend import Memory, StepTime
 from graphc.errors import BackendError
 from graphc.ir.graph import Array, Graph
+from graphc.kernel.chooser import Chooser, Predicted
 from graphc.schedule.plan import Plan
 from graphc.target import Target
 from graphc_reference.executable import ReferenceExecutable, evaluate_node
@@ -57,6 +58,11 @@ class ReferenceBackend:
         if isinstance(target, Target):
             return target
         return targets.named("sse2" if target == "host" else target)
+
+    def chooser(self, target: Target, tune: bool) -> Chooser:
+        if tune:
+            raise BackendError("the reference has nothing to tune", hint="tune=False")
+        return Predicted(target)
 
     def compile(self, graph: Graph, plan: Plan, threads: int | None) -> ReferenceProgram:
         if threads is not None and threads > 1:

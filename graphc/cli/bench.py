@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from graphc.inspect.contest import Times
     from graphc.ir.graph import Array, Graph
 
-OTHERS = ("machine",)
+OTHERS = ("machine", "kernels")
 VERSUS = ("onnxruntime", "openvino", "torch")
 _TOLERANCE = 1e-3  # of the largest value of an output
 _ABSOLUTE = 1e-6
@@ -62,6 +62,7 @@ class Bench(click.Command):
 @options.threads_option
 @options.target_option
 @options.accuracy_option
+@options.tune_option
 @options.json_option
 def command(model: str, vs: tuple[str, ...], runs: int, calls: int, batch: int | None, profile: bool, **given: Any) -> None:
     """Time MODEL on random inputs, all engines in one process, in turns, with the same number of threads.
@@ -74,6 +75,7 @@ def command(model: str, vs: tuple[str, ...], runs: int, calls: int, batch: int |
     \b
     Examples:
       graphc bench examples/digits/lenet5.onnx --vs onnxruntime --batch 16
+      graphc bench kernels examples/digits/lenet5.onnx
       graphc bench machine
     """
     from graphc.cli import models, peers
@@ -129,7 +131,7 @@ def _bench(
     threads = given["threads"] or host.usable_cpus()
     feeds = random_inputs(graph, given["seed"])
     with show.working("compiling"):
-        executable = compile(graph, target=given["target"], threads=threads, accuracy=given["accuracy"])
+        executable = compile(graph, target=given["target"], threads=threads, accuracy=given["accuracy"], tune=given["tune"])
         engines: dict[str, Engine] = {"graphc": Graphc(executable), **_peers(model, graph, feeds, vs, threads)}
     contestants = {name: engine.prepare(feeds) for name, engine in engines.items()}
     times = contest(contestants, show.progress(range(runs), "timing", runs), calls)

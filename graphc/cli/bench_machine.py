@@ -44,9 +44,7 @@ def _show(target: Target, limits: Limits) -> None:
 
     show.line(f"{host.cpu_model()}: {target.name}", "bold")
     caches = {"l1": target.l1, "l2": target.l2, "l3": target.l3}
-    rows: list[tuple[str, ...]] = []
-    for name in ("f32", "f64"):
-        rows.append((f"multiply-adds, {name}", *(count(rate, "FLOP/s") for rate in getattr(limits, f"fma_{name}"))))
+    rows = [(f"multiply-adds, {name}", *(count(rate, "FLOP/s") for rate in getattr(limits, f"fma_{name}"))) for name in ("f32", "f64")]
     rows += [
         (f"read from {name.upper()} ({nbytes(size)})", *(count(rate, "B/s") for rate in getattr(limits, name)))
         for name, size in caches.items()

@@ -61,8 +61,9 @@ def start(model: str, dims: Mapping[str, int], target: str) -> Build:
     return Build(graph, chosen, len(graph.nodes), times={"import": time.perf_counter() - began})
 
 
-def make_plan(build: Build, accuracy: str) -> Plan:
+def make_plan(build: Build, accuracy: str, tune: bool = False) -> Plan:
     """Passes and plan; edits `build.graph` into the machine form."""
+    from graphc.backend import find
     from graphc.driver import lower
     from graphc.passes.base import Context
 
@@ -75,7 +76,7 @@ def make_plan(build: Build, accuracy: str) -> Plan:
         last = time.perf_counter()
 
     began = last
-    _, build.plan = lower(build.graph, Context(build.target, accuracy), observe)
+    _, build.plan = lower(build.graph, Context(build.target, accuracy, find("cpu").chooser(build.target, tune)), observe)
     build.times["passes"] = sum(result.seconds for result in build.passes)
     build.times["plan"] = time.perf_counter() - began - build.times["passes"]
     return build.plan

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 @options.dims_option
 @options.target_option
 @options.accuracy_option
+@options.tune_option
 @options.threads_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan's text to this file.")
 @options.json_option
 def command(
-    model: str, dims: tuple[tuple[str, int], ...], target: str, accuracy: str, threads: int | None, output: Path | None, as_json: bool
+    model: str, dims: tuple[tuple[str, int], ...], target: str, accuracy: str, tune: bool, threads: int | None,
+    output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile MODEL: what each pass rewrote, the kernels by family, the time of each stage, memory.
 
@@ -37,7 +39,7 @@ def command(
     from graphc.files import write_atomic
 
     build = stages.start(model, dict(dims), target)
-    plan = stages.make_plan(build, accuracy)
+    plan = stages.make_plan(build, accuracy, tune)
     stages.make_program(build, threads)
     if output is not None:
         write_atomic(output, lambda file: file.write(f"{plan}\n".encode()))

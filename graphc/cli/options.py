@@ -20,6 +20,9 @@ accuracy_option = click.option(
     "--accuracy", type=click.Choice(["default", "exact"]), default="default", show_default=True,
     help="exact: only algorithms that sum in the order of the definition.",
 )  # fmt: skip
+tune_option = click.option(
+    "--tune", is_flag=True, help="Choose how convolutions are computed by timing them here, once; the times stay in the cache."
+)
 input_option = click.option(
     "--input", "named", type=values.ASSIGNMENT, multiple=True, metavar="NAME=FILE", help="File for one input of the model; may be repeated."
 )

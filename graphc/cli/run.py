@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @options.threads_option
 @options.target_option
 @options.accuracy_option
+@options.tune_option
 @options.json_option
 def command(model: str, files: tuple[str, ...], named: tuple[tuple[str, str], ...], **given: Any) -> None:
     """Run MODEL on FILEs: pictures (PNG, JPEG, ...), .npy arrays, .npz archives with inputs by name.
@@ -140,7 +141,8 @@ def _compile(graph: Graph, calls: Sequence[Run], given: dict[str, Any]) -> tuple
 
     start = time.perf_counter()
     with show.working("compiling"):
-        executable = compile(graph, target=given["target"], threads=given["threads"], accuracy=given["accuracy"])
+        options = {name: given[name] for name in ("target", "threads", "accuracy", "tune")}
+        executable = compile(graph, **options)
         executable.compiled(sizes_of(graph, calls[0].feeds))
     return executable, time.perf_counter() - start
 

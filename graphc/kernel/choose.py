@@ -1,14 +1,16 @@
 """choose: how a convolution is computed. Candidates with predicted times, from a small model of a machine.
 
-Candidates of a 3x3 convolution of stride 1 (float32, one group, constant weights): the direct sum; Winograd F(2, 3) and F(4, 3); each of
-the two fused (one step, tiles in a thread's own cache) or in three steps (each weight is read once).
+Candidates of a 3x3 convolution of stride 1 (float32, one group): the direct sum; Winograd F(2, 3) and F(4, 3); each of the two fused (one
+step, tiles in a thread's own cache) or in three steps (each weight is read once).
 
 Two questions with different inputs. *Which sum* (direct, tile 2, tile 4) decides the bits of a result, so it follows from the shape and
 the machine level alone, priced for `REFERENCE_CORES` cores and the level's generic caches: the same on every machine of that level, for
-any number of threads. *Which form* leaves every bit as it is and follows from the cores and caches of the real target.
+any number of threads. *Which form* leaves every bit as it is and follows from the cores and caches of the real target, and from its
+measured rates where there are some.
 
 Accuracy rule: an algorithm may be chosen where its rms error against float64 is at most `MAX_ERROR` times that of the direct sum in the
-same precision. Measured ratios are in `ERROR_RATIO`; `accuracy="exact"` allows the direct sum alone.
+same precision. Measured ratios are in `ERROR_RATIO`; `accuracy="exact"` allows the direct sum alone; weights that are
+trained allow what is no less exact than it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from functools import lru_cache
 from graphc.errors import AttributeValueError
 from graphc.kernel.spec import TileGrid, tile_buffer
 from graphc.knobs import knob
-from graphc.target import TARGETS, Target
+from graphc.target import TARGETS, Limits, Target
 from graphc.types.dtype import f32
 
 DIRECT = "direct"
@@ -28,6 +30,7 @@ ALGORITHMS = {DIRECT: 0, "winograd2": 2, "winograd4": 4}  # name -> Winograd's t
 CONV = knob("GRAPHC_CONV", str, "", "compute every convolution that allows it by one algorithm: direct, winograd2 or winograd4")
 MAX_ERROR = 3.0
 ERROR_RATIO = {DIRECT: 1.0, "winograd2": 0.8, "winograd4": 2.1}
+TRAINING = "training"  # an accuracy: of weights that change between runs, whose gradients must be as exact as the direct sum's
 REFERENCE_CORES = 2
 
 
@@ -71,40 +74,58 @@ class Machine:
     step: float = 1500.0  # a barrier and the uneven end of a step
 
 
-def machine_of(target: Target) -> Machine:
-    """What is measured on an AVX-512 machine whose units are 32 bytes wide, scaled by the width of vectors."""
+# `graphc bench machine` on the machine that the rates of `Machine` were fitted on, in bytes per cycle and cycles per barrier.
+_FITTED_READS = {"l2": 31.5, "l3": 22.8, "memory": 9.6, "memory_all": 19.0}
+_FITTED_BARRIER = 1050.0
+
+
+def machine_of(target: Target, limits: Limits | None = None) -> Machine:
+    """What is measured on an AVX-512 machine whose units are 32 bytes wide, scaled by the width of vectors; with `limits`, also by what
+    another machine reads per multiply-add."""
     fma = max(target.vector_bytes / 64, 0.25)
-    return Machine(fma if target.has_fma else 2 * fma)
+    fitted = Machine(fma if target.has_fma else 2 * fma)
+    if limits is None:
+        return fitted
+    cycle = 2 * target.lanes(f32) * fitted.fma / limits.fma_f32[0]
+    reads = {"l2": limits.l2[0], "l3": limits.l3[0], "memory": limits.memory[0], "memory_all": limits.memory[1]}
+    rates = {name: getattr(fitted, name) * (read * cycle / _FITTED_READS[name]) for name, read in reads.items()}
+    return replace(fitted, **rates, step=fitted.step + limits.barrier[1] / cycle - _FITTED_BARRIER)
 
 
-def choose_algorithm(shape: ConvShape, target: Target, accuracy: str) -> str:
-    """The name of the sum: a key of ALGORITHMS."""
+def allowed(accuracy: str) -> tuple[str, ...]:
+    """The algorithms that may be chosen. Raises AttributeValueError for a wrong GRAPHC_CONV."""
     forced = CONV.get()
     if forced and forced not in ALGORITHMS:
         raise AttributeValueError(f"GRAPHC_CONV={forced!r}", hint=f"one of {', '.join(ALGORITHMS)}")
     if accuracy == "exact":
-        return DIRECT
-    return forced or _cheapest_algorithm(shape, target.name, target.vector_bytes)
+        return (DIRECT,)
+    limit = 1.0 if accuracy == TRAINING else MAX_ERROR
+    return (forced,) if forced else tuple(name for name, ratio in ERROR_RATIO.items() if ratio <= limit)
+
+
+def choose_algorithm(shape: ConvShape, target: Target, accuracy: str) -> str:
+    """The name of the sum: a key of ALGORITHMS."""
+    names = allowed(accuracy)
+    return names[0] if len(names) == 1 else _cheapest_algorithm(shape, target.name, target.vector_bytes, names)
 
 
 @lru_cache(maxsize=4096)
-def _cheapest_algorithm(shape: ConvShape, level: str, vector_bytes: int) -> str:
+def _cheapest_algorithm(shape: ConvShape, level: str, vector_bytes: int, names: tuple[str, ...]) -> str:
     generic = next((t for t in TARGETS.values() if t.name == level), None)
     generic = generic or next(t for t in TARGETS.values() if t.vector_bytes == vector_bytes)
     reference = replace(generic, cores=REFERENCE_CORES)
-    allowed = [name for name, ratio in ERROR_RATIO.items() if ratio <= MAX_ERROR]
-    return min((c for name in allowed for c in candidates(shape, name, reference)), key=lambda c: c.cycles).algorithm
+    return min((c for name in names for c in candidates(shape, name, reference)), key=lambda c: c.cycles).algorithm
 
 
 @lru_cache(maxsize=4096)
-def choose_form(shape: ConvShape, algorithm: str, target: Target) -> Candidate:
+def choose_form(shape: ConvShape, algorithm: str, target: Target, limits: Limits | None = None) -> Candidate:
     """The fastest form of a sum on a machine."""
-    return min(candidates(shape, algorithm, target), key=lambda c: c.cycles)
+    return min(candidates(shape, algorithm, target, limits), key=lambda c: c.cycles)
 
 
-def candidates(shape: ConvShape, algorithm: str, target: Target) -> Iterator[Candidate]:
+def candidates(shape: ConvShape, algorithm: str, target: Target, limits: Limits | None = None) -> Iterator[Candidate]:
     """Every form of one algorithm, with its predicted cycles."""
-    model = _Model(shape, target)
+    model = _Model(shape, target, machine_of(target, limits))
     if algorithm == DIRECT:
         yield Candidate(DIRECT, cycles=model.direct())
         return
@@ -129,8 +150,8 @@ _OUTPUT = {2: 52.0, 4: 178.0}
 class _Model:
     """Predicted cycles of one convolution, all cores together at work."""
 
-    def __init__(self, shape: ConvShape, target: Target) -> None:
-        self.shape, self.target, self.machine = shape, target, machine_of(target)
+    def __init__(self, shape: ConvShape, target: Target, machine: Machine) -> None:
+        self.shape, self.target, self.machine = shape, target, machine
         self.lanes = target.lanes(f32)
         self.in_blocks, self.out_blocks = -(-shape.inputs // self.lanes), -(-shape.outputs // self.lanes)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from graphc.errors import VerifyError
 from graphc.ir.graph import Graph, Node
-from graphc.kernel.choose import DIRECT, ConvShape, choose_algorithm
+from graphc.kernel.choose import DIRECT, TRAINING, ConvShape
 from graphc.ops.conv import Conv
 from graphc.passes.anchors import anchor_family
 from graphc.passes.base import Context
@@ -14,19 +13,18 @@ from graphc.types.dtype import f32
 
 def run(graph: Graph, context: Context) -> int:
     """The number of convolutions that are not summed directly."""
-    if context.target is None:
-        raise VerifyError("choose-algorithm needs a target")
-    count = 0
+    choose, count = context.choose, 0
     for node in graph.nodes:
         if has_choice(node):
-            node.algorithm = choose_algorithm(shape_of(node), context.target, context.accuracy)
+            trained = not node.inputs[1].is_constant and context.accuracy == "default"
+            node.algorithm = choose.algorithm(shape_of(node), TRAINING if trained else context.accuracy)
             count += node.algorithm != DIRECT
     return count
 
 
 def has_choice(node: Node) -> bool:
-    """3x3, stride 1, not dilated, one group, float32, constant weights, and more input channels than a first layer has."""
-    if anchor_family(node) != "conv" or not isinstance(node.op, Conv) or not node.inputs[1].is_constant:
+    """3x3, stride 1, not dilated, one group, float32, and more input channels than a first layer has."""
+    if anchor_family(node) != "conv" or not isinstance(node.op, Conv):
         return False
     x, w = node.inputs[0].type, node.inputs[1].type
     plain = node.op.groups == 1 and {*node.op.stride, *node.op.dilation} == {1} and 0 not in node.output.type.static_shape

@@ -8,7 +8,8 @@ from graphc.errors import ResourceError
 from graphc.ir.graph import Array, Graph, Kind, Value
 from graphc.ir.op import Cost
 from graphc.kernel.choose import ALGORITHMS
-from graphc.kernel.spec import ConvSpec, KernelSpec, PackSpec, WinogradConv, WinogradInput, WinogradOutput
+from graphc.kernel.chooser import Chooser, Predicted
+from graphc.kernel.spec import ConvSpec, KernelSpec, PackSpec, WinogradConv, WinogradInput, WinogradOutput, WinogradProduct
 from graphc.knobs import knob
 from graphc.ops.movement import Concat
 from graphc.passes.anchors import anchor_family
@@ -17,7 +18,7 @@ from graphc.schedule.in_place import reads_at_own_place
 from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pack
 from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assign
 from graphc.schedule.partition import Kernel, partition
-from graphc.schedule.winograd import winograd_spec
+from graphc.schedule.winograd import shape_of, winograd_spec
 from graphc.target import Target
 from graphc.types.tensor import TensorType
 
@@ -98,9 +99,9 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(graph: Graph, target: Target) -> Plan:
-    """From the machine form with static shapes."""
-    return _Planner(graph, target).plan
+def make_plan(graph: Graph, target: Target, chooser: Chooser | None = None) -> Plan:
+    """From the machine form with static shapes. `chooser`: of the forms of convolutions; default: predictions from the target."""
+    return _Planner(graph, target, chooser or Predicted(target)).plan
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ class _Call:
 
 
 class _Planner:
-    def __init__(self, graph: Graph, target: Target) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, target: Target, chooser: Chooser) -> None:
+        self.graph, self.chooser = graph, chooser
         self.kernels = partition(graph)
         self.placement = Placement(graph, self.kernels)
         self.plan = Plan(graph.name, target, _signature(graph.inputs), [])
@@ -157,7 +158,7 @@ class _Planner:
         spec, algorithm = lowered.spec, kernel.anchor.algorithm
         if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
             return [_Call(spec, self._arguments(lowered, kernel, spec), kernel)]
-        made = winograd_spec(spec, algorithm, self.plan.target)
+        made = winograd_spec(spec, self.chooser.form(shape_of(spec), algorithm))
         if isinstance(made, WinogradConv):
             self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
             return [_Call(made, [*self._arguments(lowered, kernel, made), Ref("scratch", 0)], kernel)]
@@ -180,7 +181,7 @@ class _Planner:
             if value.is_constant:
                 packed_for = spec if slot == lowered.packed else None
                 arguments.append(Ref("weight", self._weight(value, packed_for)))
-            elif slot == lowered.packed and isinstance(spec, ConvSpec):
+            elif slot == lowered.packed and isinstance(spec, (ConvSpec, WinogradConv, WinogradProduct)):
                 arguments.append(self._pack(spec, value))
             else:
                 arguments.append(value)
@@ -194,9 +195,9 @@ class _Planner:
         alone = all(anchor_family(user) == "conv" and user.inputs.count(value) == 1 and user.inputs[1] is value for user in value.users)
         return alone and bool(value.users) and not self.placement.is_alias(value)
 
-    def _pack(self, conv: ConvSpec, weight: Value) -> Temporary:
+    def _pack(self, conv: ConvSpec | WinogradConv | WinogradProduct, weight: Value) -> Temporary:
         """Adds the step that packs run-time weights, unless some convolution of the same order has done so."""
-        made = lower_pack(conv, weight, self._makers.get(weight), self.placement.operand, self.plan.target.lanes(conv.x.dtype))
+        made = lower_pack(conv, weight, self._makers.get(weight), self.placement.operand, self.plan.target.lanes(weight.type.dtype))
         assert isinstance(made.spec, PackSpec)
         key = (weight, made.spec)
         if key not in self._packed:
