@@ -64,7 +64,8 @@ class Value:
 
 class Node:
     """One application of an op. `kernel` is the fusion group that a pass put the node into (None: a kernel of its own); `algorithm` is
-    how a convolution is computed (a key of `graphc.kernel.choose.ALGORITHMS`; "" where there is no choice)."""
+    how a convolution is computed (a key of `graphc.kernel.choose.ALGORITHMS`) or how a product's weights are stored (see
+    `graphc.passes.compress_weights`); "" where there is no choice."""
 
     __slots__ = ("algorithm", "inputs", "kernel", "name", "op", "origins", "outputs", "source")
 

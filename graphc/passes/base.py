@@ -18,6 +18,7 @@ class Context:
     target: Target | None = None
     accuracy: str = "default"
     chooser: Chooser | None = None
+    weights: str = "float32"  # how dense layers keep theirs, see compress_weights
 
     @property
     def choose(self) -> Chooser:

@@ -8,7 +8,19 @@ from graphc.errors import GraphcError, UnsupportedError, VerifyError
 from graphc.ir.graph import Graph
 from graphc.ir.verify import accounted, verify
 from graphc.knobs import knob
-from graphc.passes import algorithm, canonicalize, cse, dce, decompose, fold_affine, fold_constants, fuse, layout, widen_half
+from graphc.passes import (
+    algorithm,
+    canonicalize,
+    compress_weights,
+    cse,
+    dce,
+    decompose,
+    fold_affine,
+    fold_constants,
+    fuse,
+    layout,
+    widen_half,
+)
 from graphc.passes.base import Context, Pass
 
 VERIFY = knob("GRAPHC_VERIFY", bool, False, "check the invariants of the graph after every pass")
@@ -29,6 +41,7 @@ MACHINE: tuple[Pass, ...] = (
     Pass("fuse-epilogue", "first, because an operation in registers is free", fuse.fuse_epilogue),
     Pass("fuse-pointwise", "what no convolution took joins into loops", fuse.fuse_pointwise),
     Pass("choose-algorithm", "before layouts, because whole tiles are read from the halo", algorithm.run),
+    Pass("compress-weights", "only where the caller asks for it: dense layers read bf16 or int8", compress_weights.run),
     Pass("choose-layout", "last: layouts belong to the values that kernels store", layout.run),
 )
 ALL: tuple[Pass, ...] = PORTABLE + MACHINE
