@@ -1,10 +1,10 @@
-"""The cache on disk: object code per kernel, packed weights per model, records (short texts: what was measured on this machine).
+"""The cache on disk: object code per kernel, packed weights and programs per model, records (short texts: facts of this machine).
 
 * A key is the SHA-256 of everything that the bytes depend on: the spec's text, the Target, the versions of llvmlite and LLVM, and the
   sources that generate code (`generator_version`), so a changed generator never meets old code.
-* One file per kernel: models share kernels, and 60 files are read, checked and loaded in well under 10 ms.
+* One file per kernel, because models share kernels; what a program needs of them is linked and kept with it once more, in one file.
 * A file appears under its name only when complete (written aside, then os.replace), so any number of processes may use one directory.
-  Object files carry a checksum; a broken file counts as absent and is written again.
+  Objects and programs carry a checksum; a broken file counts as absent and is written again.
 * Beyond GRAPHC_CACHE_MB the files not used for the longest time go; records stay, because choices depend on them. What cannot be
   written (disk full, read-only) is counted in `stats().failures`: a cache never makes compiling fail.
 * The directory holds code that will be executed: it must belong to this user and be writable by nobody else.
@@ -23,23 +23,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import llvmlite
-import llvmlite.binding as llvm
 import numpy as np
 
 import graphc.kernel
 from graphc.errors import ResourceError
 from graphc.knobs import knob
 from graphc.target import Target
-from graphc_cpu import host, jit, weight_file
+from graphc_cpu import host, weight_file
+from graphc_cpu.library import Library, load, load_image
+from graphc_cpu.link import Image, link
+from graphc_cpu.stamp import stamp
 
 ENABLED = knob("GRAPHC_CACHE", bool, True, "keep object code and packed weights on disk")
 DIRECTORY = knob("GRAPHC_CACHE_DIR", str, "", "directory of the cache; empty: graphc in XDG_CACHE_HOME, or in ~/.cache")
 LIMIT_MB = knob("GRAPHC_CACHE_MB", int, 4096, "size limit of the cache directory in MB (10**6 bytes)")
 _MAGIC = b"GCOBJCT1"
 _HEAD = len(_MAGIC) + 32
-_OBJECT, _WEIGHTS, _RECORD, _PARTIAL = ".object", ".weights", ".record", ".partial"
-KINDS = ("object", "weights", "record")
+_OBJECT, _WEIGHTS, _PROGRAM, _RECORD, _PARTIAL = ".object", ".weights", ".program", ".record", ".partial"
+KINDS = ("object", "weights", "program", "record")
 _EVICT_TO = 0.9  # of the limit, so that the directory is not scanned at every write
 _STALE_SECONDS = 3600.0  # a partial file that old belongs to a process that died
 
@@ -95,7 +96,13 @@ class Cache:
 
     def get(self, key: str) -> bytes | None:
         """Object code, or None."""
-        path = self._path(key, _OBJECT)
+        return self._checked(self._path(key, _OBJECT))
+
+    def program(self, key: str) -> bytes | None:
+        """What `put_program` kept, or None."""
+        return self._checked(self._path(key, _PROGRAM))
+
+    def _checked(self, path: Path) -> bytes | None:
         try:
             data = path.read_bytes()
         except OSError:
@@ -111,6 +118,10 @@ class Cache:
     def put(self, key: str, payload: bytes) -> bool:
         """Keep object code; False where it could not be written or is larger than the whole cache may be."""
         return self._write(self._path(key, _OBJECT), lambda file: file.write(_MAGIC + hashlib.sha256(payload).digest() + payload))
+
+    def put_program(self, key: str, payload: bytes) -> bool:
+        """Keep a plan with its linked code; False as for `put`."""
+        return self._write(self._path(key, _PROGRAM), lambda file: file.write(_MAGIC + hashlib.sha256(payload).digest() + payload))
 
     def record(self, key: str) -> str | None:
         """A short text, or None. Its reader checks what it says."""
@@ -238,8 +249,8 @@ def _remove(path: Path) -> bool:
 
 
 def default() -> Cache | None:
-    """The cache that the knobs describe, or None where GRAPHC_CACHE=0 or the generator's sources cannot be read."""
-    if not ENABLED.get() or generator_version() is None:
+    """The cache that the knobs describe, or None where GRAPHC_CACHE=0 or the compiler's sources cannot be read."""
+    if not ENABLED.get() or stamp() is None:
         return None
     return _open(_directory(), LIMIT_MB.get() * 10**6)
 
@@ -257,6 +268,9 @@ def _open(directory: Path, limit: int) -> Cache:
 
 def key(text: str, target: Target) -> str:
     """The key of what the code generator makes of `text` (a spec's text, or a fingerprint and a packing's text) for `target`."""
+    import llvmlite  # late: what is linked already needs no LLVM
+    import llvmlite.binding as llvm
+
     versions = (llvmlite.__version__, llvm.llvm_version_info, generator_version())
     return hashlib.sha256(repr((text, astuple(target), versions)).encode()).hexdigest()
 
@@ -286,6 +300,8 @@ def compile_objects(
 
     `store`: `default()` where not given.
     """
+    from graphc_cpu import jit  # late, as in `key`
+
     store = store or default()
     if store is None:
         return jit.compile_objects(modules, target, threads=threads)
@@ -298,8 +314,28 @@ def compile_objects(
     return {text: objects[text] for text in keys}
 
 
-def build(functions_ir: Mapping[str, str], target: Target) -> jit.Library:
+def build(functions_ir: Mapping[str, str], target: Target) -> Library:
     """`jit.build` through the cache; the key is the IR text itself."""
     host.check_runs(target)
+    return load(_objects_of(functions_ir, target))
+
+
+def runtime(name: str, make_ir: Callable[[], str], target: Target) -> Library:
+    """Code that every program needs, made once for this installation and kept linked: a start neither emits nor reads its text."""
+    store, version = default(), stamp()
+    key = hashlib.sha256(repr(("runtime", name, astuple(target), version)).encode()).hexdigest()
+    kept = store.program(key) if store is not None and version is not None else None
+    if kept is not None:
+        with suppress(ValueError):
+            return load_image(Image.from_bytes(kept))
+    host.check_runs(target)
+    objects = _objects_of({name: make_ir()}, target)
+    image = link(objects)
+    if store is not None and version is not None and image is not None:
+        store.put_program(key, image.to_bytes())
+    return load(objects)
+
+
+def _objects_of(functions_ir: Mapping[str, str], target: Target) -> list[bytes]:
     modules = [(ir, (lambda ir=ir: ir)) for ir in functions_ir.values()]
-    return jit.load(compile_objects(modules, target).values())
+    return list(compile_objects(modules, target).values())

@@ -66,7 +66,7 @@ def _close(lanes: np.ndarray[Any, Any], data: np.ndarray[Any, Any]) -> bytes:
 @cache
 def _kernel() -> Any:
     target = host.host_target()
-    return objects.build({"fingerprint": emit(target.triple)}, target).function("fingerprint")
+    return objects.runtime("fingerprint", lambda: emit(target.triple), target).function("fingerprint")
 
 
 def emit(triple: str) -> str:

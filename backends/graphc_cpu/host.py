@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import platform
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-
-import llvmlite.binding as llvm
 
 from graphc.errors import BackendError
 from graphc.target import TARGETS, Target, named
@@ -24,6 +24,8 @@ _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _CACHES = Path("/sys/devices/system/cpu")
 _CGROUPS = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
+_CPU_NAMES = ("vendor_id", "model name", "cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
+_CPU_FEATURES = ("microcode", "flags", "Features")
 
 
 @lru_cache(maxsize=1)
@@ -79,7 +81,26 @@ def _architecture() -> str:
 
 @lru_cache(maxsize=1)
 def _features() -> frozenset[str]:
-    """LLVM's names of what the CPU has and the operating system saves on a switch."""
+    """LLVM's names of what the CPU has and the operating system saves on a switch. Kept, because loading LLVM to ask takes 30 ms."""
+    from graphc_cpu import cache  # late: the cache asks for targets
+
+    facts = _cpu_facts()
+    store = cache.default() if facts else None
+    known = [(name, facts.get(name)) for name in (*_CPU_NAMES, *_CPU_FEATURES)]
+    key = hashlib.sha256(repr(("features", platform.release(), known, cache.stamp())).encode()).hexdigest()
+    digest, _, text = (store.record(key) or "").partition(" ") if store is not None else ("", "", "")
+    if digest == hashlib.sha256(text.encode()).hexdigest():
+        return frozenset(text.split(","))
+    found = _asked_features()
+    if store is not None:
+        text = ",".join(sorted(found))
+        store.put_record(key, f"{hashlib.sha256(text.encode()).hexdigest()} {text}")
+    return found
+
+
+def _asked_features() -> frozenset[str]:
+    import llvmlite.binding as llvm
+
     found = {name for name, present in llvm.get_host_cpu_features().items() if present}
     return frozenset(found | ({"neon"} if _architecture() == "aarch64" else set()))
 
@@ -103,18 +124,22 @@ def _bytes(text: str) -> int:
 
 
 @lru_cache(maxsize=1)
+def _cpu_facts() -> dict[str, str]:
+    """Of the first CPU, from /proc/cpuinfo; empty where there is none."""
+    try:
+        with _CPUINFO.open() as file:  # no further: on a machine of many CPUs the whole file takes long to make
+            lines = list(itertools.takewhile(str.strip, file))
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 def cpu_model() -> str:
     """The CPU's name and numbers, as far as the system tells them: what measurements of it are kept under."""
-    wanted = ("vendor_id", "model name", "cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
-    found: dict[str, str] = {}
-    try:
-        for line in _CPUINFO.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in wanted:
-                found.setdefault(name.strip(), value.strip())
-    except OSError:
-        pass
-    return "; ".join([str(llvm.get_host_cpu_name()), *(f"{name} {value}" for name, value in found.items())])
+    import llvmlite.binding as llvm
+
+    facts = _cpu_facts()
+    return "; ".join([str(llvm.get_host_cpu_name()), *(f"{name} {facts[name]}" for name in _CPU_NAMES if name in facts)])
 
 
 def affinity() -> tuple[int, ...]:

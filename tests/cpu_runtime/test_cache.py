@@ -167,7 +167,7 @@ def test_keys_tell_apart_whatever_changes_the_code(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cache, "generator_version", lambda: "another")
     keys.append(cache.key("conv", target))
     monkeypatch.undo()
-    monkeypatch.setattr(cache.llvmlite, "__version__", "99")
+    monkeypatch.setattr("llvmlite.__version__", "99")
     keys.append(cache.key("conv", target))
     assert len(set(keys)) == len(keys)
     monkeypatch.undo()

@@ -20,12 +20,13 @@ import threading
 import time
 import weakref
 from functools import cache
+from importlib import import_module
+from types import ModuleType
 
 from graphc.errors import BackendError, ResourceError
 from graphc.knobs import knob
 from graphc_cpu import cache as objects
 from graphc_cpu import host
-from graphc_cpu.runtime import spmd
 from graphc_cpu.runtime.state import MASK_BYTES, State
 
 SPIN_US = knob("GRAPHC_SPIN_US", int, 100, "microseconds that idle workers spin after a run before they sleep")
@@ -120,12 +121,16 @@ class _SignalsBlocked:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
 
+def _ir() -> ModuleType:
+    return import_module("graphc_cpu.runtime.spmd")  # late: a start of a known program emits nothing
+
+
 class _Functions:
     """The emitted pool, loaded. Kept for the life of the process: threads run in it."""
 
     def __init__(self) -> None:
         target = host.host_target()
-        self._library = objects.build({"pool": spmd.pool_ir(target)}, target)
+        self._library = objects.runtime("pool", lambda: _ir().pool_ir(target), target)
         pointer, i32, i64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
         self.start = ctypes.CFUNCTYPE(i32, pointer)(self._library["graphc_pool_start"])
         self.stop = ctypes.CFUNCTYPE(None, pointer)(self._library["graphc_pool_stop"])
@@ -149,7 +154,7 @@ class _Serial:
 
     def __init__(self) -> None:
         target = host.host_target()
-        self._library = objects.build({"serial": spmd.serial_ir(target)}, target)
+        self._library = objects.runtime("serial", lambda: _ir().serial_ir(target), target)
         self.run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(self._library["graphc_serial"])
 
 
