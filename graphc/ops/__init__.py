@@ -5,6 +5,7 @@ from graphc.ops import (
     conv,
     gather,
     grid_sample,
+    interleave,
     loss,
     matmul,
     movement,
@@ -21,6 +22,6 @@ from graphc.ops import (
 )
 
 __all__ = [
-    "activations", "conv", "gather", "grid_sample", "loss", "matmul", "movement", "norm", "norm_training", "pointwise",
+    "activations", "conv", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm", "norm_training", "pointwise",
     "pool", "pool_spread", "random", "reduce", "resize", "scatter", "sort",
 ]  # fmt: skip

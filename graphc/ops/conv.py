@@ -16,6 +16,7 @@ from graphc.kernel.access import Access, padded
 from graphc.kernel.expr import Expr, reduce
 from graphc.kernel.spec import ConvSpec, Epilogue, Operand
 from graphc.ops.express import Arithmetic
+from graphc.ops.interleave import Interleave
 from graphc.ops.movement import Dilate, Pad, Reshape, Slice, Transpose, surely_differ, surely_less
 from graphc.types.shape import DimLike, Shape, static
 from graphc.types.tensor import TensorType
@@ -23,6 +24,9 @@ from graphc.types.tensor import TensorType
 if TYPE_CHECKING:
     from graphc.ir.builder import Builder
     from graphc.ir.graph import Node, Value
+
+
+MOST_PHASES = 16  # of a transposed convolution; a larger stride takes one convolution of the dilated input
 
 
 @register
@@ -189,8 +193,11 @@ class ConvTranspose(Op):
         return [builder.add(conv, grad, w), d_w, *(_channel_sum(builder, grads[0]) for _ in bias)]
 
     def decompose(self, builder: Builder, *inputs: Value) -> Value:
-        """Conv of the dilated input with the weight flipped and its two channel dims swapped."""
+        """Conv of the dilated input with the weight flipped and its two channel dims swapped; with a stride, one Conv for each phase of the
+        output, so that no zero is multiplied."""
         x, w = inputs[:2]
+        if self._has_phases(x, w, len(inputs) == 3):
+            return by_phases(builder, self, *inputs)
         kernel = static(w.type.shape[2:])
         reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
         before = [r - p for r, p in zip(reach, self.pad_before, strict=True)]
@@ -201,6 +208,39 @@ class ConvTranspose(Op):
         pads = tuple(max(p, 0) for p in before), tuple(max(p, 0) for p in after)
         conv = Conv((1,) * len(kernel), self.dilation, *pads, self.groups)
         return builder.add(conv, x, flip_weight(builder, w, self.groups), *inputs[2:])
+
+    def _has_phases(self, x: Value, w: Value, biased: bool) -> bool:
+        """Whether `by_phases` applies: few phases of known sizes, and no bias where a phase may have no product at all."""
+        known = all(isinstance(size, int) and size > 0 for size in (*x.type.shape[2:], *w.type.shape[2:]))
+        if not known or prod(self.dilation) > 1 or not 1 < prod(self.stride) <= MOST_PHASES:
+            return False
+        return not biased or all(k >= s for k, s in zip(static(w.type.shape[2:]), self.stride, strict=True))
+
+
+def by_phases(builder: Builder, op: ConvTranspose, x: Value, w: Value, *bias: Value) -> Value:
+    """The transposed convolution as one convolution per phase a of the output, y[a + stride j].
+
+    With (a + pad) = q0 stride + r in each dim, that is the sum over t of x[q0 + j - t] w[r + t stride].
+    """
+    out = op.output_types(x.type, w.type)[0]
+    sizes, kernel = static(x.type.shape[2:]), static(w.type.shape[2:])
+    present, parts = [], []
+    for phase in positions(*map(range, op.stride)):
+        first, taps, before, after = [], [], [], []
+        for a, s, pad, size, k, total in zip(phase, op.stride, op.pad_before, sizes, kernel, static(out.shape[2:]), strict=True):
+            q0, r = divmod(a + pad, s)
+            count, reach = -(-(total - a) // s), len(range(r, k, s))
+            first.append(r)
+            taps.append(reach if count > 0 else 0)
+            before.append(reach - 1 - q0)
+            after.append(count - 1 + q0 - (size - 1))
+        present.append(min(taps) > 0)
+        if present[-1]:
+            part = builder.add(Slice((0, 0, *first), (1, 1, *op.stride), (*w.type.shape[:2], *taps)), w)
+            pads = tuple(max(p, 0) for p in before), tuple(max(p, 0) for p in after)
+            conv = Conv((1,) * len(taps), (1,) * len(taps), *pads, op.groups)
+            parts.append(builder.add(conv, cropped(builder, x, before, after), flip_weight(builder, part, op.groups), *bias))
+    return builder.add(Interleave(op.stride, tuple(present), tuple(out.shape)), *parts)
 
 
 def flip_weight(builder: Builder, w: Value, groups: int) -> Value:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from graphc.ops.interleave import Interleave
 from graphc.ops.norm_training import BatchNormTraining
 from graphc.ops.pool import AvgPool
 from graphc.ops.pool_spread import PoolSpread
@@ -99,7 +101,31 @@ def _torch_spread(shape: tuple[int, ...], fields: tuple[Any, ...]) -> Any:
     return oracle
 
 
+def _interleaved(*parts: Array, shape: tuple[int, ...], phases: list[tuple[int, ...]], stride: tuple[int, ...]) -> Array:
+    y = np.zeros(shape, parts[0].dtype)
+    for part, phase in zip(parts, phases, strict=True):
+        for place in np.ndindex(*part.shape[2:]):
+            y[(slice(None), slice(None), *(a + s * j for a, s, j in zip(phase, stride, place, strict=True)))] = part[(..., *place)]
+    return y
+
+
+def _interleave() -> list[Sample]:
+    found = []
+    cases: list[tuple[tuple[int, ...], tuple[int, ...], set[int]]] = [
+        ((2, 3, 4, 6), (2, 2), set()), ((1, 17, 5, 7), (2, 2), {1, 3}), ((2, 3, 7), (3,), {0}), ((2, 3, 5, 4), (1, 3), set()),
+    ]  # fmt: skip
+    for shape, stride, absent in cases:
+        every = list(np.ndindex(*stride))
+        phases = [phase for number, phase in enumerate(every) if number not in absent]
+        sizes = [tuple(-(-(n - a) // s) for n, a, s in zip(shape[2:], phase, stride, strict=True)) for phase in phases]
+        inputs = tuple(Data((*shape[:2], *size)) for size in sizes)
+        op = Interleave(stride, tuple(number not in absent for number in range(len(every))), shape)
+        found.append(Sample(f"{shape} by {stride}", op, inputs, partial(_interleaved, shape=shape, phases=phases, stride=stride)))
+    return found
+
+
 SAMPLES: list[Sample] = [
+    *_interleave(),
     *_spread(),
     *_batch_norm(),
     *_random(),
