@@ -59,7 +59,7 @@ def test_each_pass_alone(step: Pass) -> None:
         changed += step.run(graph, Context(named("avx512"))) > 0
         if step.name != "widen-half":  # rounds less often
             _same(graph, expected, arrays)
-    assert changed > 0 or step.name in ("decompose", "choose-algorithm"), "no random graph gives it anything to do"
+    assert changed > 0 or step.name in ("decompose", "choose-algorithm", "compress-weights"), "no random graph gives it anything to do"
 
 
 @given(seeds, st.booleans())
