@@ -5,6 +5,8 @@ from __future__ import annotations
 from graphc_cpu.emit.ir import Value
 from graphc_cpu.emit.lanes import Lanes
 from graphc_cpu.emit.math_exp import exp
+from graphc_cpu.emit.math_table import has_tables, odd
+from graphc_cpu.emit.math_table_data import ERF
 
 # erf(x) / x - 1 in powers of x*x: |x| <= 0.9 (32 bits), |x| <= 1 (64 bits)
 _SMALL = {
@@ -33,6 +35,8 @@ _ERFCX = (
 
 def erf(v: Lanes, x: Value) -> Value:
     """The error function, 2/sqrt(pi) * integral of e**(-t*t) from 0 to x. 2 ulp."""
+    if has_tables(v):
+        return odd(v, x, ERF)
     size = v.upper_bound(v.abs(x), 3.95 if v.width == 32 else 6.0)
     near = v.fma(x, v.polynomial(v.mul(x, x), _SMALL[v.width]), x)
     if v.width == 32:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from graphc_cpu.emit.ir import Value
 from graphc_cpu.emit.lanes import Lanes
+from graphc_cpu.emit.math_table import has_tables, odd
+from graphc_cpu.emit.math_table_data import TANH
 
 LOG2_E = 1.4426950408889634
 LN2 = {32: (0.693145751953125, 1.428606765330187e-06), 64: (0.6931471803691238, 1.9082149292705877e-10)}
@@ -124,6 +126,8 @@ _TANH = {
 
 def tanh(v: Lanes, x: Value) -> Value:
     """1 - 2 / (e**(2|x|) + 1) with the sign of x, an odd polynomial near 0. 1.5 ulp."""
+    if has_tables(v):
+        return odd(v, x, TANH)
     size, z = v.upper_bound(v.abs(x), 10.0 if v.width == 32 else 20.0), v.mul(x, x)
     near = v.fma(v.mul(x, z), v.polynomial(z, _TANH[v.width]), x)
     r, number, n = reduce_ln2(v, v.add(size, size))

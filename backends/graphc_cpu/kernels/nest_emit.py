@@ -19,6 +19,7 @@ from graphc.target import Target
 from graphc.types.dtype import DType, f32
 from graphc_cpu.emit.ir import Function, Value, i64, memory_type
 from graphc_cpu.emit.lanes import Lanes, splat_literal
+from graphc_cpu.emit.math_logistic import has_logistic, logistic, logistic_parts
 from graphc_cpu.emit.math_root import has_rsqrt, rsqrt
 from graphc_cpu.emit.scalar import emit_cast, emit_const, emit_primitive, splat
 from graphc_cpu.kernels.nest_lower import Frees, Store
@@ -227,7 +228,10 @@ class Emitter:
         lanes = self.context.lanes if varies else 1
         if varies and is_rsqrt(node) and has_rsqrt(v := Lanes(self.f, 32, lanes, self.target)):
             return tuple(rsqrt(v, square) for square in self.spread_value(node.args[1].args[0]))
-        operands = [self.spread_value(arg) if varies else self.value(arg) for arg in node.args]
+        quotient = logistic_parts(node) if has_logistic(v := Lanes(self.f, 32, lanes, self.target)) else None
+        operands = [self.spread_value(arg) if varies else self.value(arg) for arg in quotient or node.args]
+        if quotient:
+            return tuple(logistic(v, a, u) for a, u in zip(*operands, strict=True))
         return tuple(self._apply(node, lanes, args) for args in zip(*operands, strict=True))
 
     def _positions32(self) -> Parts:

@@ -15,6 +15,8 @@ from graphc.kernel.expr import Expr, walk
 from graphc.kernel.spec import Epilogue, Operand
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64, memory_type, scalar_type, vector_type
+from graphc_cpu.emit.lanes import Lanes
+from graphc_cpu.emit.math_logistic import has_logistic, logistic, logistic_parts
 from graphc_cpu.emit.scalar import emit_cast, emit_const, emit_primitive
 from graphc_cpu.micro.affine import Affine, affine
 from graphc_cpu.micro.memory import broadcast, load_lanes, load_scalar, store_lanes, zero_tail
@@ -104,7 +106,11 @@ class TileEpilogue:
                 return self._load(node, pixel, block, valid)
             case "arg" | "reduce":
                 raise UnsupportedError(f"{node.fn} inside an epilogue")
-        args = [self._vector(a, pixel, block, valid) if lanes > 1 else self._value(a, pixel, block, valid) for a in node.args]
+        quotient = logistic_parts(node) if has_logistic(v := Lanes(self.f, 32, lanes, self.target)) else None
+        operands = quotient or node.args
+        args = [self._vector(a, pixel, block, valid) if lanes > 1 else self._value(a, pixel, block, valid) for a in operands]
+        if quotient:
+            return logistic(v, *args)
         if node.fn == "cast":
             return emit_cast(self.f, args[0], node.args[0].dtype, node.dtype, lanes, self.target)
         return emit_primitive(self.f, node.fn, node.args[-1].dtype, node.dtype, lanes, args, self.target)
