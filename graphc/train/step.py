@@ -40,7 +40,8 @@ class TrainStep:
         self.recipe = Recipe(find_loss(loss), optimizer or SGD(lr=1e-2), tuple(freeze), seed, clip_norm, clip_value)
         self.threads = threads
         self._backend = backends.find(backend)
-        self._context = Context(self._backend.target(target), accuracy)
+        machine = self._backend.target(target)
+        self._context = Context(machine, accuracy, self._backend.chooser(machine, False))
         self._state: dict[str, Array] = {}
         self._lock = threading.RLock()
         self.parameters: MutableMapping[str, Array] = _Parameters(self)
