@@ -13,12 +13,13 @@ from graphc.errors import AttributeValueError, UnsupportedError
 from graphc.executable import Compiled, Executable
 from graphc.ir.graph import Graph
 from graphc.ir.state import own_state
+from graphc.limits import check_bytes
 from graphc.passes.base import Context
 from graphc.passes.compress_weights import STORAGES
 from graphc.passes.pipeline import MACHINE, PORTABLE, Observer, run_passes
 from graphc.schedule.plan import Plan, make_plan
 from graphc.target import Target
-from graphc.types.shape import check_sizes, is_static
+from graphc.types.shape import check_sizes
 
 ACCURACIES = ("default", "exact")
 MAX_THREADS = 4096
@@ -58,7 +59,7 @@ def compile(
 def lower(graph: Graph, context: Context, observe: Observer | None = None) -> tuple[Graph, Plan]:
     """The machine form (edits `graph` in place) and the plan of a graph with static shapes."""
     run_passes(graph, PORTABLE, context, observe)
-    _require_static(graph)
+    _check_sizes(graph)
     run_passes(graph, MACHINE, context, observe)
     assert context.target is not None
     return graph, make_plan(graph, context.target, context.choose)
@@ -94,8 +95,8 @@ def _check_weights(weights: object) -> None:
         raise AttributeValueError(f"weights {weights!r}", hint=f"one of {', '.join(STORAGES)}")
 
 
-def _require_static(graph: Graph) -> None:
+def _check_sizes(graph: Graph) -> None:
+    """Raises ShapeError for a symbolic dim that is left, ResourceError for a value above the memory limit."""
     for node in graph.nodes:
         for value in node.outputs:
-            if not is_static(value.type.shape):
-                value.type.static_shape  # noqa: B018  raises a ShapeError that names the dim
+            check_bytes(value.type.static_shape, value.type.dtype.itemsize, f"the value {value.name!r}")

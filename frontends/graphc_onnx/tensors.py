@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 
 from graphc.errors import GraphcError, ModelError, ResourceError, UnsupportedError
-from graphc.schedule.plan import MAX_ARENA as MAX_BYTES
+from graphc.limits import check_bytes
+from graphc.passes.fold_constants import LIMIT as FOLD_LIMIT
 from graphc.types import dtype as dt
 from graphc.types.dtype import DType
 
@@ -61,14 +62,14 @@ def dtype_of(elem_type: int, what: str) -> DType:
 
 def check_size(shape: tuple[Any, ...], dtype: DType, what: str) -> int:
     """Bytes of a static shape; a ResourceError where they exceed GRAPHC_MAX_BYTES."""
-    size = prod(int(dim) for dim in shape) * dtype.itemsize
-    if size > MAX_BYTES.get():
-        text = ",".join(str(dim) for dim in shape)
-        raise ResourceError(
-            f"{what} of shape [{text}] would take {size} bytes, more than {MAX_BYTES.name}={MAX_BYTES.get()}",
-            hint=f"set {MAX_BYTES.name} higher if that is meant",
-        )
-    return size
+    return check_bytes([int(dim) for dim in shape], dtype.itemsize, what)
+
+
+def check_computed(shape: tuple[Any, ...], dtype: DType, what: str) -> None:
+    """A ResourceError for a constant that importing would compute, above the limit of constant folding."""
+    size = check_size(shape, dtype, what)
+    if size > FOLD_LIMIT.get():
+        raise ResourceError(f"{what} is a constant of {size} bytes", hint=f"set {FOLD_LIMIT.name} higher if that is meant")
 
 
 def to_array(tensor: onnx.TensorProto, storage: Storage, what: str = "") -> Array:

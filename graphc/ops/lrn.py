@@ -14,6 +14,7 @@ from graphc.kernel.access import Access, padded
 from graphc.kernel.expr import Expr, call, cast, reduce
 from graphc.ops.express import Arithmetic
 from graphc.ops.precision import accurate, wide
+from graphc.types.shape import DimLike
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class LRN(Op):
             raise ShapeError(f"lrn needs (N, C, *spatial), got {types[0]}")
         return types[0]
 
+    def _reach(self, channels: DimLike) -> tuple[int, int]:
+        """How many channels before and after one the window covers; none beyond the first and last of `channels` counts."""
+        most = max(channels - 1, 0) if isinstance(channels, int) else self.size
+        return min((self.size - 1) // 2, most), min(self.size // 2, most)
+
     def reference(self, *arrays: Array) -> Array:
         x = accurate(arrays[0])
         before, channels = (self.size - 1) // 2, x.shape[1]
@@ -76,7 +82,7 @@ class LRN(Op):
     def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
         """With s = bias + alpha / size * window(x^2): grad s^-beta - 2 alpha beta / size * x * mirrored window(grad y / s)."""
         a, (x,), grad = Arithmetic(builder), node.inputs, grads[0]
-        before, after = (self.size - 1) // 2, self.size // 2
+        before, after = self._reach(x.type.shape[1])
         s = a("add", a("mul", _channel_window(a, a("mul", x, x), before, after), self.alpha / self.size), self.bias)
         shared = _channel_window(a, a("div", a("mul", grad, node.output), s), after, before)
         direct = a("mul", grad, a("pow", s, -self.beta))
@@ -88,14 +94,14 @@ class LRN(Op):
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs
-        computed, before = wide(output.dtype), (self.size - 1) // 2
+        computed, (before, after) = wide(output.dtype), self._reach(x.shape[1])
 
         def value(n: Expr, c: Expr, *at: Expr) -> Expr:
             def square(k: Expr) -> Expr:
                 neighbour = cast(padded(x, (n, c + (k - before), *at), 0), computed)
                 return neighbour * neighbour
 
-            total = reduce("sum", (self.size,), square)
+            total = reduce("sum", (before + after + 1,), square)
             scale = _inverse_power(total * (self.alpha / self.size) + self.bias, self.beta)
             return cast(cast(x(n, c, *at), computed) * scale, output.dtype)
 

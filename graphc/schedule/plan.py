@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphc.errors import ResourceError
 from graphc.ir.graph import Array, Graph, Kind, Value
 from graphc.ir.op import Cost
 from graphc.kernel.choose import ALGORITHMS
 from graphc.kernel.chooser import Chooser, Predicted
 from graphc.kernel.spec import ConvSpec, KernelSpec, PackSpec, WinogradConv, WinogradInput, WinogradOutput, WinogradProduct
-from graphc.knobs import knob
+from graphc.limits import max_bytes, too_large
 from graphc.ops.movement import Concat
 from graphc.passes.anchors import anchor_family
 from graphc.passes.fuse import INLINE
@@ -21,8 +20,6 @@ from graphc.schedule.partition import Kernel, partition
 from graphc.schedule.winograd import shape_of, winograd_spec
 from graphc.target import Target
 from graphc.types.tensor import TensorType
-
-MAX_ARENA = knob("GRAPHC_MAX_BYTES", int, 64 << 30, "largest arena, tensor or weight buffer in bytes; more is a ResourceError")
 
 
 @dataclass(frozen=True)
@@ -246,9 +243,9 @@ class _Planner:
             if root not in outputs and root not in inputs and root not in self._states and root not in self._written
         }
         offsets, size = assign(lifetimes)
-        limit = MAX_ARENA.get()
-        if size > limit:
-            raise ResourceError(f"the arena would need {size} bytes, the limit is {limit}", hint="a smaller batch, or GRAPHC_MAX_BYTES")
+        returned = sum(type.nbytes for _, type in self.plan.outputs)
+        if size + returned > max_bytes():
+            raise too_large(f"the arena would need {size} bytes and the outputs {returned}", hint="use a smaller batch")
         self.plan.arena_bytes = size
         for call in self._pending:
             refs = []

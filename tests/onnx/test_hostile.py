@@ -201,6 +201,23 @@ def test_huge_tensors_are_refused_before_they_are_allocated() -> None:
     assert time.perf_counter() - start < 2
 
 
+def test_constants_of_the_importer_are_small() -> None:
+    """Range over 2^28 numbers, and as many rows of a matrix: far below the memory limit, and nothing to compute while importing."""
+    numbers = {"start": np.asarray(0, np.int32), "limit": np.asarray(1 << 28, np.int32), "delta": np.asarray(1, np.int32)}
+    with pytest.raises(ResourceError, match=r"Range.*GRAPHC_FOLD_LIMIT"):
+        load(model([node("Range", ["start", "limit", "delta"], ["y"])], [X], [Y], numbers))
+    with pytest.raises(ResourceError, match=r"EyeLike.*GRAPHC_FOLD_LIMIT"):
+        load(model([node("EyeLike", ["x"], ["y"])], [info("x", [1 << 20, 64])], [Y]))
+
+
+def test_an_empty_tensor_with_a_size_that_overflows() -> None:
+    pads = [0, 0, (1 << 62) - 1, (1 << 62) - 1]
+    with pytest.raises(ResourceError, match=r"\[0,1,\d+\]"):
+        load(model([node("Pad", ["x", "pads"], ["y"])], [info("x", [0, 1, 5])], [Y], {"pads": np.asarray([0, 0, 1 << 62, 0, 0, 1 << 62])}))
+    with pytest.raises(ResourceError, match=r"\[0,1,\d+\]"):
+        load(model([node("AveragePool", ["x"], ["y"], kernel_shape=[1], pads=pads[2:])], [info("x", [0, 1, 5])], [Y]))
+
+
 def test_the_limit_is_a_knob(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_MAX_BYTES", "16")
     with pytest.raises(ResourceError, match="GRAPHC_MAX_BYTES=16"):

@@ -178,3 +178,32 @@ def test_dims_decide_shapes_of_a_model_given_by_its_path(tmp_path: Path) -> None
     for name in ("side length", "side_length"):
         exe = graphc.compile(tmp_path / "m.onnx", dims={name: 4}, threads=1)
         assert exe(np.arange(4, dtype=np.float32)).shape == (6,)
+
+
+def test_half_of_the_memory_is_the_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from graphc import limits
+
+    assert limits.max_bytes() == limits.memory() // 2
+    assert limits.memory() >= 1 << 28
+    (tmp_path / "memory.max").write_text("max\n")
+    assert limits.memory.__wrapped__(tmp_path) == limits._physical()
+    (tmp_path / "memory.max").write_text("123456789\n")
+    assert limits.memory.__wrapped__(tmp_path) == 123456789
+    monkeypatch.setenv("GRAPHC_MAX_BYTES", "1000")
+
+    @graphc.model
+    def outer(a: graphc.f32["N", 1], b: graphc.f32[1, "N"]):
+        return a * b
+
+    assert graphc.compile(outer)(A[:, :1], A[:1, :2]).shape == (2, 2)
+    with pytest.raises(ResourceError, match="GRAPHC_MAX_BYTES=1000"):
+        graphc.compile(outer)(np.ones((20, 1), np.float32), np.ones((1, 20), np.float32))
+
+
+def test_a_window_larger_than_what_it_slides_over() -> None:
+    @graphc.model
+    def normalised(x: graphc.f32["N", 3, 4]):
+        return graphc.local_response_norm(x, (1 << 31) - 1, alpha=1e6)
+
+    x = np.random.default_rng(0).standard_normal((2, 3, 4), np.float32)
+    np.testing.assert_allclose(graphc.compile(normalised)(x), ReferenceExecutable(normalised.graph())(x), rtol=1e-6)

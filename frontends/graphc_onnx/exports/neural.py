@@ -67,7 +67,7 @@ def lp_pool(emitter: Emitter, node: Node, op: Any) -> None:
 
 @exports("batch_norm")
 def batch_norm(emitter: Emitter, node: Node, op: Any) -> None:
-    emitter.result("BatchNormalization", *emitter.inputs(node), epsilon=op.epsilon)
+    emitter.result("BatchNormalization", *emitter.inputs(node), epsilon=op.epsilon, momentum=op.momentum)
 
 
 @exports("instance_norm")

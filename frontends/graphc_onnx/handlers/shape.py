@@ -13,7 +13,7 @@ from graphc.types.dtype import dtype
 from graphc_onnx.context import Context
 from graphc_onnx.node import OnnxNode
 from graphc_onnx.registry import onnx_op
-from graphc_onnx.tensors import check_size, dtype_of
+from graphc_onnx.tensors import check_computed, dtype_of
 
 _SCALARS = {
     "value_float": ("number", np.float32),
@@ -72,7 +72,7 @@ def range_(context: Context, node: OnnxNode) -> Value:
     if step == 0:
         raise ModelError("Range with delta 0")
     count = max(ceil((last - first) / step), 0)
-    check_size((count,), dtype(start.dtype), "the result of Range")
+    check_computed((count,), dtype(start.dtype), "the result of Range")
     return context.constant((first + np.arange(count) * step).astype(start.dtype))
 
 
@@ -83,5 +83,5 @@ def eye_like(context: Context, node: OnnxNode) -> Value:
         raise ModelError(f"EyeLike needs a matrix, got {x.type}")
     to = dtype_of(node.integer("dtype"), "EyeLike") if node.has("dtype") else x.type.dtype
     rows, columns = x.type.static_shape
-    check_size((rows, columns), to, "the result of EyeLike")
+    check_computed((rows, columns), to, "the result of EyeLike")
     return context.constant(np.eye(rows, columns, node.integer("k", 0), dtype=to.numpy))

@@ -14,12 +14,12 @@ from graphc.types.dtype import f64
 from graphc_onnx.context import Context, normal_axis
 from graphc_onnx.node import OnnxNode
 from graphc_onnx.registry import onnx_op
-from graphc_onnx.tensors import Array, check_size
+from graphc_onnx.tensors import Array, check_computed
 
 
 def _waves(samples: int, bins: int, length: int) -> tuple[Array, Array]:
     """cos and sin of 2 pi s b / length, [samples, bins]; the angle is reduced in integers first, so that large ones stay exact."""
-    check_size((samples, bins), f64, "the matrix of a Fourier transform")
+    check_computed((samples, bins), f64, "the matrix of a Fourier transform")
     angle = 2 * np.pi * ((np.arange(samples)[:, None] * np.arange(bins)) % length) / length
     return np.cos(angle), np.sin(angle)
 

@@ -1,0 +1,60 @@
+"""How much memory a model may ask for before it is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from math import prod
+from pathlib import Path
+
+from graphc.errors import ResourceError
+from graphc.knobs import knob
+
+MAX_BYTES = knob(
+    "GRAPHC_MAX_BYTES", int, 0, "most bytes of a tensor, or of an arena and outputs; more is a ResourceError; 0: half of the memory"
+)
+_ADDRESSES = 1 << 63  # numpy counts bytes in 63 bits, as if sizes of 0 were 1
+_UNKNOWN = 1 << 34  # where the system does not tell
+_CGROUP_FILES = ("memory.max", "memory/memory.limit_in_bytes")  # v2, v1
+
+
+def max_bytes() -> int:
+    """The limit in force: half of the memory leaves room for the model itself and for what calls it."""
+    return MAX_BYTES.get() or memory() // 2
+
+
+@cache
+def memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that this process may use: of the machine, or of its container."""
+    limits = [_physical()]
+    for name in _CGROUP_FILES:
+        try:
+            text = (cgroups / name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal() and int(text) > 0:
+            limits.append(int(text))
+    return min(limits)
+
+
+def _physical() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return _UNKNOWN
+
+
+def check_bytes(shape: Sequence[int], itemsize: int, what: str) -> int:
+    """Bytes of an array. Raises ResourceError where they exceed the limit, or where an index into it would overflow."""
+    size = prod(shape) * itemsize
+    if size > max_bytes() or prod(max(dim, 1) for dim in shape) * itemsize >= _ADDRESSES:
+        text = ",".join(map(str, shape))
+        raise too_large(f"{what} of shape [{text}] would take {size} bytes")
+    return size
+
+
+def too_large(reason: str, hint: str = "") -> ResourceError:
+    """The error for a size above the limit."""
+    advice = f"set {MAX_BYTES.name} higher if that is meant"
+    return ResourceError(f"{reason}, the limit is {MAX_BYTES.name}={max_bytes()}", hint=f"{hint}, or {advice}" if hint else advice)
