@@ -17,7 +17,8 @@ from graphc.limits import check_bytes
 from graphc.passes.base import Context
 from graphc.passes.compress_weights import STORAGES
 from graphc.passes.pipeline import MACHINE, PORTABLE, Observer, run_passes
-from graphc.schedule.plan import Plan, make_plan
+from graphc.schedule.plan import Plan
+from graphc.schedule.planner import make_plan
 from graphc.target import Target
 from graphc.types.shape import check_sizes
 
@@ -35,8 +36,8 @@ def compile(
     dims: sizes of symbolic dims; dims left symbolic are compiled for at the first call that brings them. accuracy: "default", or "exact"
     for algorithms that sum in the order of the definition only. tune: choose how convolutions are computed by timing candidates on this
     machine, once (the times are kept in the cache), instead of by a model; the choice, and so the last bits, may differ from the untuned.
-    weights: "bf16" or "int8" (one scale per output channel) for dense layers that keep large constant matrices so in memory: a dense layer at
-    batch 1 takes the time of reading its weights. Typical relative rms error of a layer's output: 0.2 % (bf16), 1 % (int8).
+    weights: "bf16" or "int8" (one scale per output channel): dense layers keep large constant matrices so in memory, because at batch 1 a
+    dense layer takes the time of reading its weights. Typical relative rms error of a layer's output: 0.2 % (bf16), 1 % (int8).
     """
     check_options(threads, accuracy)
     _check_weights(weights)
