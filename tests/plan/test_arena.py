@@ -114,6 +114,6 @@ def test_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRAPHC_MAX_BYTES", "10000")
-    with pytest.raises(ResourceError, match=r"the arena would need \d+ bytes .*, the limit is GRAPHC_MAX_BYTES=10000.*smaller batch"):
+    monkeypatch.setenv("GRAPHC_MAX_BYTES", "100000")
+    with pytest.raises(ResourceError, match=r"the arena would need \d+ bytes .*, the limit is GRAPHC_MAX_BYTES=100000.*smaller batch"):
         lower(NETWORKS["residual"](), Context(named("avx2")))
