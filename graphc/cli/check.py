@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 @options.model_argument
 @options.dims_option
 @options.target_option
+@click.option("--grad", is_flag=True, help="Also list the nodes that have no gradient, so that what lies before them cannot be trained.")
 @options.json_option
-def command(model: str, dims: tuple[tuple[str, int], ...], target: str, as_json: bool) -> None:
+def command(model: str, dims: tuple[tuple[str, int], ...], target: str, grad: bool, as_json: bool) -> None:
     """Load MODEL, infer its shapes, make a plan for it, and report what is not supported. Symbolic dimensions are tried at 1.
 
-    Exit code 0: it compiles. 1: it does not. 2: there is no such file.
+    Exit code 0: it compiles (with --grad: and can be trained). 1: it does not. 2: there is no such file.
 
     \b
-    Example:
+    Examples:
       graphc check examples/digits/lenet5.onnx
+      graphc check --grad examples/digits/lenet5.onnx
     """
     from graphc.cli import models
     from graphc.cli.text import json_text
@@ -35,8 +37,9 @@ def command(model: str, dims: tuple[tuple[str, int], ...], target: str, as_json:
     try:
         graph = models.load(model, dict(dims))
         report.update(_facts(graph))
+        report["problems"] = _without_gradient(graph) if grad else []
         _plan(graph, target)
-        report["ok"] = True
+        report["ok"] = not report["problems"]
     except GraphcError as error:
         report["problems"].append({"kind": type(error).__name__, "where": error.where, "reason": error.reason, "hint": error.hint})
     if as_json:
@@ -57,6 +60,16 @@ def _facts(graph: Graph) -> dict[str, Any]:
         "outputs": {name: str(value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)},
         "symbolic_dims": sorted(graph.symbols),
     }
+
+
+def _without_gradient(graph: Graph) -> list[dict[str, str]]:
+    """A problem for each node that the loss cannot be differentiated through."""
+    from graphc.autodiff.reverse import unsupported_gradients
+    from graphc.inspect.sizes import assume_one
+
+    hint = "freeze the parameters before it"
+    missing = unsupported_gradients(graph.bind(assume_one(graph)))
+    return [{"kind": "no gradient", "where": entry.where, "reason": entry.reason, "hint": hint} for entry in missing]
 
 
 def _plan(graph: Graph, target: str) -> None:
