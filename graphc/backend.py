@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from graphc.errors import BackendError
 from graphc.ir.graph import Array, Graph
-from graphc.kernel.chooser import Chooser
 from graphc.schedule.plan import Plan
 from graphc.target import Target
+
+if TYPE_CHECKING:
+    from graphc.kernel.chooser import Chooser
 
 BUILT_IN: Mapping[str, str] = {"cpu": "graphc_cpu.backend", "reference": "graphc_reference.backend"}
 GROUP = "graphc.backends"
@@ -56,8 +58,32 @@ class Program(Protocol):
         ...
 
 
+class KeptPrograms(Protocol):
+    """Programs of one model file that earlier processes compiled for the same target and options."""
+
+    def signature(self) -> Graph | None:
+        """A graph with the model's inputs and outputs and no nodes; None where nothing is kept of it."""
+        ...
+
+    def load(self, sizes: Mapping[str, int], threads: int | None) -> tuple[Plan, Program, Mapping[str, str]] | None:
+        """For given sizes of the symbolic dims: the plan, its program, and what the ledger says of nodes without a kernel."""
+        ...
+
+    def keep_signature(self, graph: Graph) -> None:
+        """Of the imported model."""
+        ...
+
+    def keep(self, sizes: Mapping[str, int], plan: Plan, program: Program, apart: Mapping[str, str]) -> None:
+        """Keep what `load` gives."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raises ModelError where the model file is another than the one that was asked for."""
+        ...
+
+
 class Backend(Protocol):
-    """Turns plans into programs."""
+    """Turns plans into programs. A method `kept(model: Path, target: Target, options: str) -> KeptPrograms | None` is optional."""
 
     name: str
 

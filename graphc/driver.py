@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphc import backend as backends
+from graphc.backend import Backend, KeptPrograms
 from graphc.errors import AttributeValueError, UnsupportedError
-from graphc.executable import Compiled, Executable
+from graphc.executable import Compiled, Executable, apart_of
 from graphc.ir.graph import Graph
 from graphc.ir.state import own_state
 from graphc.limits import check_bytes
-from graphc.passes.base import Context
-from graphc.passes.compress_weights import STORAGES
-from graphc.passes.pipeline import MACHINE, PORTABLE, Observer, run_passes
 from graphc.schedule.plan import Plan
-from graphc.schedule.planner import make_plan
 from graphc.target import Target
 from graphc.types.shape import check_sizes
+
+if TYPE_CHECKING:
+    from graphc.passes.base import Context
+    from graphc.passes.pipeline import Observer
 
 ACCURACIES = ("default", "exact")
 MAX_THREADS = 4096
@@ -42,23 +44,66 @@ def compile(
     check_options(threads, accuracy)
     _check_weights(weights)
     chosen = backends.find(backend)
-    graph = as_graph(model, dims)
     machine = chosen.target(target)
-    context = Context(machine, accuracy, chosen.chooser(machine, tune), weights=weights)
-    own_state(graph, {})
+    options = repr((accuracy, weights, tune, sorted(map(repr, (dims or {}).items()))))
+    kept = _kept(chosen, model, machine, options)
+    source = _Source(model, dims, kept)
 
     def compile_for(sizes: Mapping[str, int]) -> Compiled:
-        lowered, plan = lower(graph.bind(sizes), context)
-        return Compiled(lowered, plan, chosen.compile(lowered, plan, threads))
+        def make() -> tuple[Graph, Plan]:
+            from graphc.passes.base import Context
 
-    executable = Executable(graph, compile_for)
-    if not graph.symbols:
+            context = Context(machine, accuracy, chosen.chooser(machine, tune), weights=weights)
+            return lower(source.graph.bind(sizes), context)
+
+        found = kept.load(sizes, threads) if kept is not None else None
+        if found is not None:
+            return Compiled(*found, lambda: make()[0])
+        graph, plan = make()
+        program, apart = chosen.compile(graph, plan, threads), apart_of(graph, plan)
+        if kept is not None:
+            kept.keep(sizes, plan, program, apart)
+        return Compiled(plan, program, apart, lambda: graph)
+
+    executable = Executable(source.signature, compile_for)
+    if not source.signature.symbols:
         executable.compiled()
     return executable
 
 
+class _Source:
+    """The model: `signature` has at least its inputs and outputs, `graph` all of it, read when something needs it."""
+
+    def __init__(self, model: Any, dims: Mapping[str, int] | None, kept: KeptPrograms | None) -> None:
+        self._model, self._dims, self._kept = model, dims, kept
+        found = kept.signature() if kept is not None else None
+        self.signature = self.graph if found is None else found
+        if kept is not None and found is None:
+            kept.keep_signature(self.graph)
+
+    @cached_property
+    def graph(self) -> Graph:
+        graph = as_graph(self._model, self._dims)
+        if self._kept is not None:
+            self._kept.check_unchanged()
+        own_state(graph, {})
+        return graph
+
+
+def _kept(chosen: Backend, model: Any, machine: Target, options: str) -> KeptPrograms | None:
+    """Programs of earlier processes, for a model file and a back end that keeps them."""
+    find = getattr(chosen, "kept", None)
+    if find is None or not isinstance(model, (str, os.PathLike)):
+        return None
+    found: KeptPrograms | None = find(Path(model), machine, options)
+    return found
+
+
 def lower(graph: Graph, context: Context, observe: Observer | None = None) -> tuple[Graph, Plan]:
     """The machine form (edits `graph` in place) and the plan of a graph with static shapes."""
+    from graphc.passes.pipeline import MACHINE, PORTABLE, run_passes  # late: to start a kept program none of it is needed
+    from graphc.schedule.planner import make_plan
+
     run_passes(graph, PORTABLE, context, observe)
     _check_sizes(graph)
     run_passes(graph, MACHINE, context, observe)
@@ -92,6 +137,10 @@ def check_options(threads: object, accuracy: object) -> None:
 
 
 def _check_weights(weights: object) -> None:
+    if weights == "float32":
+        return
+    from graphc.passes.compress_weights import STORAGES
+
     if weights not in STORAGES:
         raise AttributeValueError(f"weights {weights!r}", hint=f"one of {', '.join(STORAGES)}")
 

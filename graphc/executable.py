@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from graphc.backend import Memory, Program, StepTime
@@ -18,6 +19,7 @@ from graphc.signature import Signature
 from graphc.types.shape import check_sizes
 from graphc.types.tensor import TensorType
 
+ALIAS = ""
 MAX_PROGRAMS = 16  # sizes kept compiled per executable; the oldest goes first
 
 
@@ -31,13 +33,23 @@ class LedgerEntry:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Compiled:
-    """What one combination of sizes compiles to."""
+    """What one combination of sizes compiles to. `apart`: node of the model without a kernel -> the pass that removed it, or ALIAS."""
 
-    graph: Graph
     plan: Plan
     program: Program
+    apart: Mapping[str, str]
+    make_graph: Callable[[], Graph] = field(repr=False)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The machine form; of a program from the cache it is made again."""
+        return self.make_graph()
+
+    @property
+    def ledger(self) -> list[LedgerEntry]:
+        return _entries(self.plan, self.apart)
 
 
 class Executable:
@@ -64,7 +76,7 @@ class Executable:
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs by name."""
         compiled, results = self._run(feeds)
-        return dict(zip(compiled.graph.output_names, results, strict=True))
+        return dict(zip((name for name, _ in compiled.plan.outputs), results, strict=True))
 
     @property
     def state(self) -> dict[str, Array]:
@@ -99,8 +111,7 @@ class Executable:
     @property
     def ledger(self) -> list[LedgerEntry]:
         """One entry for each node of the model, in the order of execution, then what was removed."""
-        last = self._last()
-        return ledger_of(last.graph, last.plan)
+        return self._last().ledger
 
     def profile(self, *args: Any, runs: int = 10, **named: Any) -> list[StepTime]:
         """Seconds of each step, best of `runs`, on the given inputs."""
@@ -129,15 +140,27 @@ class Executable:
 
 def ledger_of(graph: Graph, plan: Plan) -> list[LedgerEntry]:
     """One entry for each node of the user's model: of the machine form and its plan."""
+    return _entries(plan, apart_of(graph, plan))
+
+
+def apart_of(graph: Graph, plan: Plan) -> dict[str, str]:
+    """Node of the user's model that no kernel computes -> ALIAS, or the pass that removed it and why."""
+    computed = {origin for step in plan.steps for origin in step.origins}
+    found = {origin: ALIAS for node in graph.nodes for origin in node.origins if origin not in computed}
+    for origin, why in graph.eliminated.items():
+        if origin not in computed:
+            found.setdefault(origin, why)
+    return found
+
+
+def _entries(plan: Plan, apart: Mapping[str, str]) -> list[LedgerEntry]:
     entries: dict[str, LedgerEntry] = {}
     for step in plan.steps:
         how = "kernel" if len(step.nodes) == 1 else f"fused: {' + '.join(step.nodes)}"
         for origin in step.origins:
             entries.setdefault(origin, LedgerEntry(origin, step.label, plan.kernels[step.kernel].family, how))
-    for node in graph.nodes:
-        for origin in node.origins:
-            entries.setdefault(origin, LedgerEntry(origin, "", "alias", "shares memory, no kernel"))
-    for origin, reason in graph.eliminated.items():
-        entries.setdefault(origin, LedgerEntry(origin, "", "removed", f"by {reason}"))
+    for origin, why in apart.items():
+        alias = why == ALIAS
+        entries[origin] = LedgerEntry(origin, "", "alias" if alias else "removed", "shares memory, no kernel" if alias else f"by {why}")
     return list(entries.values())
 

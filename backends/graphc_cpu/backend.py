@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from graphc.errors import GraphcError
 from graphc.ir.graph import Graph
-from graphc.kernel.canonical import spec_text
-from graphc.kernel.chooser import Chooser, Predicted
-from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec, NestSpec, PackSpec
 from graphc.schedule.plan import Plan
 from graphc.target import Target
-from graphc_cpu import cache, host, machine
-from graphc_cpu.emit.ir import Function, module
+from graphc_cpu import host, program_cache
 from graphc_cpu.program import CpuProgram
+from graphc_cpu.program_cache import KeptPrograms
 from graphc_cpu.weights import WeightBuffer
+
+if TYPE_CHECKING:
+    from graphc.kernel.chooser import Chooser
 
 
 class CpuBackend:
-    """See `graphc.backend.Backend`."""
+    """See `graphc.backend.Backend`. What compiles is imported when something is compiled: a start of a kept program needs none of it."""
 
     name = "cpu"
 
@@ -27,6 +27,9 @@ class CpuBackend:
 
     def chooser(self, target: Target, tune: bool) -> Chooser:
         """A machine's measured limits, where there are any, apply to "host" alone: choices for a named target are the same everywhere."""
+        from graphc.kernel.chooser import Predicted
+        from graphc_cpu import machine
+
         if tune:
             from graphc_cpu.tune import Tuned
 
@@ -34,55 +37,15 @@ class CpuBackend:
         return Predicted(target, machine.known(target) if target == host.host_target() else None)
 
     def compile(self, graph: Graph, plan: Plan, threads: int | None) -> CpuProgram:
+        from graphc_cpu.kernel_code import compile_kernels
+
         host.check_runs(plan.target)
         objects = compile_kernels(plan)
-        weights = WeightBuffer(plan)
-        return CpuProgram(plan, objects, weights, threads or plan.target.cores)
+        return CpuProgram(plan, objects, WeightBuffer(plan), threads)
 
-
-def compile_kernels(plan: Plan) -> dict[str, bytes]:
-    """Object code of the kernels by spec text, from the cache or compiled now."""
-    return compile_specs(plan.kernels, plan.target)
-
-
-def compile_specs(specs: Iterable[KernelSpec], target: Target) -> dict[str, bytes]:
-    """Object code by spec text; the symbol of a kernel is `cache.symbol` of that text."""
-    texts = {spec_text(spec): spec for spec in specs}
-    modules = [(text, _emitter(spec, target, cache.symbol(text))) for text, spec in texts.items()]
-    return cache.compile_objects(modules, target)
-
-
-def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:
-    """LLVM IR of one kernel."""
-    from graphc_cpu.kernels.conv import emit_conv
-    from graphc_cpu.kernels.matmul import emit_matmul
-    from graphc_cpu.kernels.nest import emit_nest
-    from graphc_cpu.kernels.pack_at_run_time import pack_nests
-    from graphc_cpu.kernels.winograd import emit_winograd
-
-    if isinstance(spec, ConvSpec):
-        return emit_conv(spec, target, name)
-    if isinstance(spec, MatmulSpec):
-        return emit_matmul(spec, target, name)
-    if isinstance(spec, NestSpec):
-        return emit_nest(spec, target, name)
-    if isinstance(spec, PackSpec):
-        return emit_nest(pack_nests(spec, target), target, name)
-    return emit_winograd(spec, target, name)
-
-
-def _emitter(spec: KernelSpec, target: Target, name: str) -> Callable[[], str]:
-    def emit() -> str:
-        try:
-            return module(target.triple, [emit_kernel(spec, target, name)])
-        except GraphcError:
-            raise
-        except Exception as error:
-            if hasattr(error, "add_note"):
-                error.add_note(f"emitting {spec_text(spec)[:500]}")
-            raise
-
-    return emit
+    def kept(self, model: Path, target: Target, options: str) -> KeptPrograms | None:
+        host.check_runs(target)
+        return program_cache.find(model, target, options)
 
 
 backend = CpuBackend()

@@ -32,7 +32,7 @@ from graphc.target import Target
 from graphc_cpu import host, weight_file
 from graphc_cpu.library import Library, load, load_image
 from graphc_cpu.link import Image, link
-from graphc_cpu.stamp import stamp
+from graphc_cpu.stamp import stamp as stamp
 
 ENABLED = knob("GRAPHC_CACHE", bool, True, "keep object code and packed weights on disk")
 DIRECTORY = knob("GRAPHC_CACHE_DIR", str, "", "directory of the cache; empty: graphc in XDG_CACHE_HOME, or in ~/.cache")

@@ -23,8 +23,8 @@ from graphc.target import Target
 from graphc.types.dtype import f32, i64
 from graphc.types.layout import Layout
 from graphc_cpu import cache, jit
-from graphc_cpu.backend import compile_specs
 from graphc_cpu.jit import Library
+from graphc_cpu.kernel_code import compile_specs
 from graphc_cpu.kernels.pack import pack_conv_weight
 from graphc_cpu.runtime.pool import Pool
 from graphc_cpu.runtime.state import Step, step_table

@@ -35,7 +35,7 @@ _LINE = 64
 def known(target: Target) -> Limits | None:
     """The limits measured before on this machine for the level of `target`, or None. Measures nothing."""
     store = cache.default()
-    text = store.record(_key(target)) if store is not None else None
+    text = store.record(record(target)) if store is not None else None
     return _parsed(text) if text is not None else None
 
 
@@ -47,7 +47,7 @@ def limits(target: Target, *, again: bool = False) -> Limits:
     made = measured(target)
     store = cache.default()
     if store is not None:
-        store.put_record(_key(target), json.dumps(asdict(made)))
+        store.put_record(record(target), json.dumps(asdict(made)))
     return made
 
 
@@ -223,5 +223,6 @@ def identity(target: Target) -> str:
 
 
 @once
-def _key(target: Target) -> str:
+def record(target: Target) -> str:
+    """The key of the record that holds the limits of this machine for the level of `target`."""
     return hashlib.sha256(f"limits {identity(target)}".encode()).hexdigest()

@@ -6,32 +6,43 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc.backend import Memory, StepTime
 from graphc.ir.graph import Array
-from graphc.kernel.canonical import spec_text
+from graphc.kernel.saved import SavedKernel
 from graphc.schedule.plan import Plan, Ref, State
-from graphc_cpu import cache, jit
+from graphc_cpu import cache, library
+from graphc_cpu.link import Image, link
 from graphc_cpu.runtime.pool import pool
 from graphc_cpu.runtime.state import Step, step_table
 from graphc_cpu.weights import ALIGN, WeightBuffer
 
+if TYPE_CHECKING:
+    from graphc.kernel.spec import KernelSpec
+
 
 class CpuProgram:
-    """See `graphc.backend.Program`."""
+    """See `graphc.backend.Program`. `texts`: of the kernels; `image`: their code, None where it cannot be linked ahead."""
 
-    def __init__(self, plan: Plan, objects: Mapping[str, bytes], weights: WeightBuffer, threads: int) -> None:
+    def __init__(self, plan: Plan, code: Mapping[str, bytes] | Image, weights: WeightBuffer, threads: int | None) -> None:
+        """`code`: objects by spec text, or linked; `threads`: None means one per usable core."""
         self._plan = plan
-        self._weights = weights
-        self._library = jit.load(objects.values())
-        self._addresses = [self._library.address(cache.symbol(spec_text(spec))) for spec in plan.kernels]
-        self._pool = pool(threads)
+        self.weights = weights
+        self.texts = [spec.text if isinstance(spec, SavedKernel) else _spec_text(spec) for spec in plan.kernels]
+        self.image = code if isinstance(code, Image) else link(code.values())
+        if self.image is not None:
+            self._library, size = library.load_image(self.image), len(self.image.code)
+        else:
+            assert not isinstance(code, Image)
+            self._library, size = library.load(code), sum(map(len, code.values()))
+        self._addresses = [self._library.address(cache.symbol(text)) for text in self.texts]
+        self._pool = pool(threads or plan.target.cores)
         self._idle: list[_Context] = []
         self._lock = threading.Lock()
-        self.memory = Memory(plan.arena_bytes + plan.scratch_bytes * self._pool.threads, weights.nbytes, sum(map(len, objects.values())))
+        self.memory = Memory(plan.arena_bytes + plan.scratch_bytes * self._pool.threads, weights.nbytes, size)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         outputs = [np.empty(type.static_shape, type.dtype.numpy) for _, type in self._plan.outputs]
@@ -65,7 +76,7 @@ class CpuProgram:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return _Context(self._plan, self._addresses, self._weights, self._pool.threads)
+        return _Context(self._plan, self._addresses, self.weights, self._pool.threads)
 
     def _give_back(self, context: _Context) -> None:
         with self._lock:
@@ -79,6 +90,12 @@ class _Patch:
     slot: int
     index: int
     offset: int
+
+
+def _spec_text(spec: KernelSpec) -> str:
+    from graphc.kernel.canonical import spec_text  # late: kept plans bring their texts
+
+    return spec_text(spec)
 
 
 class _Context:

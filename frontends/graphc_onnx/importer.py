@@ -51,7 +51,9 @@ def load(model: ModelSource, *, dims: Mapping[str, int] | None = None, values: M
         versions = check_versions(proto)
         check_structure(proto)
         check_supported(proto, versions)
-        return Importer(proto, storage, versions).run(dims or {}, values or {})
+        graph = Importer(proto, storage, versions).run(dims or {}, values or {})
+        graph.files = tuple(sorted(storage.used))
+        return graph
     except RecursionError as error:
         raise ModelError("the model nests subgraphs or functions too deeply", hint="export it again") from error
     except _UNEXPECTED as error:

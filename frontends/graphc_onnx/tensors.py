@@ -6,7 +6,7 @@ memory-mapped, so models beyond 2 GB load without being read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -43,9 +43,10 @@ ELEM_TYPES: dict[str, int] = {found.name: elem for elem, (found, _, _) in _TYPES
 
 @dataclass(frozen=True)
 class Storage:
-    """Where external data may lie: the model's folder, or None for a model that was not loaded from a file."""
+    """Where external data may lie: the model's folder, or None for a model that was not loaded from a file. `used`: what was read there."""
 
     folder: Path | None = None
+    used: set[str] = field(default_factory=set, compare=False)
 
 
 def dtype_of(elem_type: int, what: str) -> DType:
@@ -177,4 +178,5 @@ def _external_path(location: str, storage: Storage, what: str) -> Path:
         raise ModelError(f"external data {location!r} of {what} is missing", hint=f"put it into {storage.folder}")
     if not path.is_file() or not path.resolve().is_relative_to(storage.folder.resolve()):
         raise ModelError(f"{what} points at {location!r}, which is not a file inside the model's folder", hint="do not trust this file")
+    storage.used.add(location)
     return path

@@ -97,7 +97,7 @@ def _convs(plan: Plan) -> list[tuple[tuple[ConvSpec, bool], tuple[str, ...]]]:
 
     found: dict[tuple[ConvSpec, bool], list[str]] = {}
     for step in plan.steps:
-        spec = plan.kernels[step.kernel]
+        spec = plan.specs[step.kernel]
         if isinstance(spec, ConvSpec):
             found.setdefault((spec, step.args[1].space == "weight"), []).append(step.label)
     return [(key, tuple(labels)) for key, labels in found.items()]

@@ -85,7 +85,7 @@ def make_plan(build: Build, accuracy: str, tune: bool = False) -> Plan:
 def make_program(build: Build, threads: int | None) -> None:
     """Machine code and, where this machine runs the target, packed weights and a loaded program. Fills the cache."""
     from graphc_cpu import cache, host
-    from graphc_cpu.backend import compile_kernels
+    from graphc_cpu.kernel_code import compile_kernels
     from graphc_cpu.program import CpuProgram
     from graphc_cpu.weights import WeightBuffer
 

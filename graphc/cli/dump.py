@@ -66,7 +66,7 @@ def _kernels(build: Build, stage: str, only: tuple[int, ...]) -> str:
     assert plan is not None
     comment = {"ir": ";", "asm": "#"}.get(stage, "#")
     show: dict[str, Callable[[int], str]] = {
-        "kernel": lambda number: kernel_text(plan.kernels[number]),
+        "kernel": lambda number: kernel_text(plan.specs[number]),
         "ir": lambda number: _ir(build, number),
         "asm": lambda number: _assembly(build, number),
     }
@@ -75,11 +75,11 @@ def _kernels(build: Build, stage: str, only: tuple[int, ...]) -> str:
 
 
 def _ir(build: Build, number: int) -> str:
-    from graphc_cpu.backend import emit_kernel
     from graphc_cpu.emit.ir import module
+    from graphc_cpu.kernel_code import emit_kernel
 
     assert build.plan is not None
-    return module(build.target.triple, [emit_kernel(build.plan.kernels[number], build.target, f"kernel{number}")])
+    return module(build.target.triple, [emit_kernel(build.plan.specs[number], build.target, f"kernel{number}")])
 
 
 def _assembly(build: Build, number: int) -> str:

@@ -109,6 +109,7 @@ class Graph:
         self.values: dict[str, Value] = {}
         self.updates: dict[Value, Value] = {}  # state -> its value after a run
         self.metadata: dict[str, str] = {}
+        self.files: tuple[str, ...] = ()  # that the model refers to beside its own (external data), relative to its folder
         self.eliminated: dict[str, str] = {}  # origin that no node stands for any more -> which pass removed it, and why
 
         self._numbers: dict[str, int] = {}  # name -> the last number that `fresh_name` put behind it
@@ -177,6 +178,7 @@ class Graph:
         """A copy with symbolic dims replaced, in types and attributes."""
         made = Graph(self.name)
         made.metadata = dict(self.metadata)
+        made.files = self.files
         made.eliminated = dict(self.eliminated)
         new: dict[Value, Value] = {}
         for value in self.values.values():

@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc.errors import TypeMismatchError, UnsupportedError
 from graphc.kernel.access import Access
+from graphc.kernel.cost import Cost as Cost
 from graphc.kernel.expr import Expr
 from graphc.types.dtype import DType
 from graphc.types.shape import Dim, DimLike, substitute
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ElementFn = Callable[..., Expr]  # (index, ...) -> the value of the element there
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Floating point operations (a multiply-add is 2) and bytes that must move at least once."""
-
-    flops: int
-    bytes: int
 
 
 @dataclass(frozen=True)

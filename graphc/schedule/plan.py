@@ -1,25 +1,22 @@
-"""plan: the whole program as data: kernels, steps, arena, weights. The same plan serves every back end, JIT and ahead of time."""
+"""plan: the whole program as data: kernels, steps, arena, weights. The same plan serves every back end, JIT and ahead of time.
+
+`graphc.schedule.planner` makes it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from graphc.ir.graph import Array, Graph, Kind, Value
-from graphc.ir.op import Cost
-from graphc.kernel.choose import ALGORITHMS
-from graphc.kernel.chooser import Chooser, Predicted
-from graphc.kernel.spec import ConvSpec, KernelSpec, PackSpec, WinogradConv, WinogradInput, WinogradOutput, WinogradProduct
-from graphc.limits import max_bytes, too_large
-from graphc.ops.movement import Concat
-from graphc.passes.anchors import anchor_family
-from graphc.passes.fuse import INLINE
-from graphc.schedule.in_place import reads_at_own_place
-from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pack
-from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assign
-from graphc.schedule.partition import Kernel, partition
-from graphc.schedule.winograd import shape_of, winograd_spec
+from graphc.errors import UnsupportedError
+from graphc.ir.graph import Array
+from graphc.kernel.cost import Cost
+from graphc.kernel.saved import SavedKernel
 from graphc.target import Target
 from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:  # running a plan that was kept on disk needs no specs
+    from graphc.kernel.spec import KernelSpec
 
 
 @dataclass(frozen=True)
@@ -74,12 +71,19 @@ class Plan:
     target: Target
     inputs: list[tuple[str, TensorType]]
     outputs: list[tuple[str, TensorType]]
-    kernels: list[KernelSpec] = field(default_factory=list)
+    kernels: list[KernelSpec | SavedKernel] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     weights: list[Weight] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     arena_bytes: int = 0
     scratch_bytes: int = 0  # per thread
+
+    @property
+    def specs(self) -> list[KernelSpec]:
+        """The kernels. Raises UnsupportedError for a plan that was kept on disk: it has their families and texts alone."""
+        if any(isinstance(spec, SavedKernel) for spec in self.kernels):
+            raise UnsupportedError("a plan from the cache has no kernel specs", hint="graphc.driver.lower, or GRAPHC_CACHE=0")
+        return [spec for spec in self.kernels if not isinstance(spec, SavedKernel)]
 
     @property
     def flops(self) -> int:
@@ -94,200 +98,3 @@ class Plan:
             barrier = "  (no barrier)" if step.overlaps else ""
             lines.append(f"  {number:4d} k{step.kernel:<3d} {spec.family:<9} {step.label}({args}) {step.cost.flops} flops{barrier}")
         return "\n".join(lines)
-
-
-def make_plan(graph: Graph, target: Target, chooser: Chooser | None = None) -> Plan:
-    """From the machine form with static shapes. `chooser`: of the forms of convolutions; default: predictions from the target."""
-    return _Planner(graph, target, chooser or Predicted(target)).plan
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A step before memory is assigned, its output last. `part`: what its label says after the kernel's name, or instead of it."""
-
-    spec: KernelSpec
-    arguments: list[Value | Ref | Temporary]
-    kernel: Kernel | None
-    overlaps: bool = False
-    part: str = ""
-
-
-class _Planner:
-    def __init__(self, graph: Graph, target: Target, chooser: Chooser) -> None:
-        self.graph, self.chooser = graph, chooser
-        self.kernels = partition(graph)
-        self.placement = Placement(graph, self.kernels)
-        self.plan = Plan(graph.name, target, _signature(graph.inputs), [])
-        self.plan.outputs = [(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)]
-        self._numbers: dict[KernelSpec, int] = {}
-        self._weights: dict[tuple[int, KernelSpec | None], int] = {}
-        self._pending: list[_Call] = []
-        self._makers = {kernel.output: kernel for kernel in self.kernels if self._feeds_packing(kernel)}
-        self._packed: dict[tuple[Value, KernelSpec], Temporary] = {}
-        self._lower_all()
-        self._states = {value: i for i, value in enumerate(graph.states.values())}
-        self.plan.states = [State(value.name, value.data) for value in self._states if value.data is not None]
-        self._written = self._update_states()
-        self._assign_memory()
-
-    def _lower_all(self) -> None:
-        haloed: set[Value] = set()
-        for kernel in self.kernels:
-            if self.placement.is_alias(kernel.output) or kernel.output in self._makers:
-                continue
-            root = self.placement.place(kernel.output).root
-            if root.layout.has_halo and root not in haloed:
-                haloed.add(root)
-                self._pending.append(_Call(halo_spec(self.placement.operand(root)), [root], None, True))
-            placed = self._placed_pieces(kernel)
-            if isinstance(kernel.anchor.op, Concat) and len(placed) == len(kernel.anchor.inputs):
-                continue
-            lowered = lower(kernel, self.placement.operand, placed)
-            self._pending += self._calls(lowered, kernel)
-
-    def _placed_pieces(self, kernel: Kernel) -> frozenset[int]:
-        if not isinstance(kernel.anchor.op, Concat) or len(kernel.nodes) > 1:
-            return frozenset()
-        return frozenset(i for i, v in enumerate(kernel.anchor.inputs) if self.placement.is_placed(v, kernel.output))
-
-    def _calls(self, lowered: Lowered, kernel: Kernel) -> list[_Call]:
-        """The steps of a kernel: one, but for Winograd convolutions with large weights."""
-        spec, algorithm = lowered.spec, kernel.anchor.algorithm
-        if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
-            return [_Call(spec, self._arguments(lowered, kernel, spec), kernel)]
-        made = winograd_spec(spec, self.chooser.form(shape_of(spec), algorithm))
-        if isinstance(made, WinogradConv):
-            self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
-            return [_Call(made, [*self._arguments(lowered, kernel, made), Ref("scratch", 0)], kernel)]
-        first, second, last = made
-        x, weights, *rest = self._arguments(lowered, kernel, second)
-        transformed, product = Temporary(second.transformed.nbytes), Temporary(second.product.nbytes)
-        return [
-            _Call(first, [x, transformed], kernel),
-            _Call(second, [transformed, weights, product], kernel, part=":product"),
-            _Call(last, [product, *rest], kernel, part=":output"),
-        ]
-
-    def _arguments(self, lowered: Lowered, kernel: Kernel, spec: KernelSpec) -> list[Value | Ref | Temporary]:
-        """Of the operands, with weights packed for `spec`."""
-        return [*self._operands(lowered, spec), kernel.output]
-
-    def _operands(self, lowered: Lowered, spec: KernelSpec) -> list[Value | Ref | Temporary]:
-        arguments: list[Value | Ref | Temporary] = []
-        for slot, value in enumerate(lowered.inputs):
-            if value.is_constant:
-                packed_for = spec if slot == lowered.packed else None
-                arguments.append(Ref("weight", self._weight(value, packed_for)))
-            elif slot == lowered.packed and isinstance(spec, (ConvSpec, WinogradConv, WinogradProduct)):
-                arguments.append(self._pack(spec, value))
-            else:
-                arguments.append(value)
-        return arguments
-
-    def _feeds_packing(self, kernel: Kernel) -> bool:
-        """Whether all that the kernel computes are weights of convolutions, which the packing can compute as it goes."""
-        value = kernel.output
-        if value in self.graph.roots or not all(node.op.family in INLINE and not isinstance(node.op, Concat) for node in kernel.nodes):
-            return False
-        alone = all(anchor_family(user) == "conv" and user.inputs.count(value) == 1 and user.inputs[1] is value for user in value.users)
-        return alone and bool(value.users) and not self.placement.is_alias(value)
-
-    def _pack(self, conv: ConvSpec | WinogradConv | WinogradProduct, weight: Value) -> Temporary:
-        """Adds the step that packs run-time weights, unless some convolution of the same order has done so."""
-        made = lower_pack(conv, weight, self._makers.get(weight), self.placement.operand, self.plan.target.lanes(weight.type.dtype))
-        assert isinstance(made.spec, PackSpec)
-        key = (weight, made.spec)
-        if key not in self._packed:
-            self._packed[key] = Temporary(made.spec.packed.nbytes)
-            arguments = [*self._operands(made, made.spec), self._packed[key]]
-            self._pending.append(_Call(made.spec, arguments, self._makers.get(weight), part=":pack"))
-        return self._packed[key]
-
-    def _update_states(self) -> dict[Value, Value]:
-        """New value -> the state that it may be written into directly; the others are copied when all else is done."""
-        direct: dict[Value, Value] = {}
-        copies = []
-        for state, value in self.graph.updates.items():
-            touching = [number for number, call in enumerate(self._pending) if state in call.arguments]
-            number = next(number for number, call in enumerate(self._pending) if call.arguments[-1] is value)
-            call = self._pending[number]
-            slots = [slot for slot, argument in enumerate(call.arguments) if argument is state]
-            if max(touching, default=-1) <= number and reads_at_own_place(call.spec, slots) and value not in self.graph.outputs:
-                direct[value] = state
-            else:
-                copies.append(_Call(copy_spec(self.placement.operand(value)), [value, state], None, part=f"{state.name}:store"))
-        self._pending += copies
-        return direct
-
-    def _weight(self, value: Value, spec: KernelSpec | None) -> int:
-        assert value.data is not None
-        key = (id(value.data), spec)
-        if key not in self._weights:
-            self._weights[key] = len(self.plan.weights)
-            self.plan.weights.append(Weight(value.name, value.data, spec))
-        return self._weights[key]
-
-    def _assign_memory(self) -> None:
-        outputs = {value: i for i, value in reversed(list(enumerate(self.graph.outputs))) if value.kind is Kind.RESULT}
-        inputs = {value: i for i, value in enumerate(self.graph.inputs)}
-        spans: dict[Buffer, tuple[int, int]] = {}
-        for number, call in enumerate(self._pending):
-            for argument in call.arguments:
-                if not isinstance(argument, Ref):
-                    root = self._root(argument)
-                    first, _ = spans.get(root, (number, number))
-                    spans[root] = (first, number)
-        lifetimes = {
-            root: Lifetime(root.nbytes if isinstance(root, Temporary) else self.placement.operand(root).nbytes, first, last)
-            for root, (first, last) in spans.items()
-            if root not in outputs and root not in inputs and root not in self._states and root not in self._written
-        }
-        offsets, size = assign(lifetimes)
-        returned = sum(type.nbytes for _, type in self.plan.outputs)
-        if size + returned > max_bytes():
-            raise too_large(f"the arena would need {size} bytes and the outputs {returned}", hint="use a smaller batch")
-        self.plan.arena_bytes = size
-        for call in self._pending:
-            refs = []
-            for argument in call.arguments:
-                if isinstance(argument, Ref):
-                    refs.append(argument)
-                    continue
-                root = self._root(argument)
-                offset = self.placement.place(argument).offset if isinstance(argument, Value) else 0
-                if root in outputs:
-                    refs.append(Ref("output", outputs[root], offset))
-                elif root in inputs:
-                    refs.append(Ref("input", inputs[root], offset))
-                elif root in self._states or root in self._written:
-                    refs.append(Ref("state", self._states[self._written.get(root, root)], offset))
-                else:
-                    refs.append(Ref("arena", 0, offsets[root] + offset))
-            self.plan.steps.append(self._step(call, tuple(refs)))
-
-    def _root(self, argument: Value | Temporary) -> Buffer:
-        return self.placement.place(argument).root if isinstance(argument, Value) else argument
-
-    def _step(self, call: _Call, refs: tuple[Ref, ...]) -> Step:
-        kernel, spec = call.kernel, call.spec
-        number = self._numbers.setdefault(spec, len(self._numbers))
-        if number == len(self.plan.kernels):
-            self.plan.kernels.append(spec)
-        if kernel is None:
-            return Step(number, refs, call.part or "halo", (), (), Cost(0, 0), call.overlaps)
-        names = tuple(node.name for node in kernel.nodes)
-        return Step(number, refs, f"{kernel.anchor.name}{call.part}", kernel.origins, names, _cost(call, kernel), call.overlaps)
-
-
-def _cost(call: _Call, kernel: Kernel) -> Cost:
-    """Operations and bytes of the model's nodes; of a convolution in three steps the operations are those of the second."""
-    if isinstance(call.spec, (WinogradInput, WinogradOutput, PackSpec)):
-        return Cost(0, sum(operand.nbytes for operand in call.spec.operands))
-    flops = sum(node.op.cost([v.type for v in node.inputs], [v.type for v in node.outputs]).flops for node in kernel.nodes)
-    return Cost(flops, sum(value.type.nbytes for value in (*kernel.inputs, kernel.output)))
-
-
-def _signature(values: list[Value]) -> list[tuple[str, TensorType]]:
-    return [(value.name, value.type) for value in values]
-
-

@@ -12,7 +12,7 @@ from graphc import backend as backends
 from graphc.autodiff.optim import SGD, Optimizer
 from graphc.driver import as_graph, check_options, lower
 from graphc.errors import InputError
-from graphc.executable import Compiled, Executable
+from graphc.executable import Compiled, Executable, apart_of
 from graphc.ir.graph import Array, Graph
 from graphc.ir.state import aligned, own_state
 from graphc.passes.base import Context
@@ -108,7 +108,8 @@ class TrainStep:
             graph = build(self._model.bind(sizes), self.recipe)
             own_state(graph, self._state)
             lowered, plan = lower(graph, self._context)
-            return Compiled(lowered, plan, self._backend.compile(lowered, plan, self.threads))
+            program = self._backend.compile(lowered, plan, self.threads)
+            return Compiled(plan, program, apart_of(lowered, plan), lambda: lowered)
 
         return compile_for
 

@@ -12,7 +12,7 @@ from graphc.kernel import expr as ex
 from graphc.kernel.canonical import canonical, spec_text
 from graphc.kernel.spec import ConvSpec, Operand, PackSpec
 from graphc.target import named
-from graphc_cpu.backend import emit_kernel
+from graphc_cpu.kernel_code import emit_kernel
 from graphc_cpu.kernels.pack import pack_conv_weight
 from graphc_cpu.kernels.winograd_pack import pack_winograd_weight
 

@@ -64,7 +64,7 @@ def test_record_is_kept_and_read() -> None:
     assert machine.known(TARGET) is None
     store = cache.default()
     assert store is not None
-    store.put_record(machine._key(TARGET), json.dumps({**dict.fromkeys(FIELDS, (1.0, 2.0)), "threads": 2}))
+    store.put_record(machine.record(TARGET), json.dumps({**dict.fromkeys(FIELDS, (1.0, 2.0)), "threads": 2}))
     assert machine.known(TARGET) == LIMITS
     assert machine.limits(TARGET) == LIMITS
     assert machine.known(replace(TARGET, name="other")) is None
@@ -74,7 +74,7 @@ def test_record_is_kept_and_read() -> None:
 def test_broken_record_counts_as_none(text: str) -> None:
     store = cache.default()
     assert store is not None
-    store.put_record(machine._key(TARGET), text)
+    store.put_record(machine.record(TARGET), text)
     assert machine.known(TARGET) is None
 
 

@@ -12,7 +12,7 @@ from graphc.driver import lower
 from graphc.errors import ResourceError
 from graphc.ir.graph import Graph, Kind, Value
 from graphc.passes.base import Context
-from graphc.schedule import plan as planning
+from graphc.schedule import planner as planning
 from graphc.schedule.memory import ALIGN, SLACK, Buffer, Lifetime, assign
 from graphc.schedule.plan import Plan
 from graphc.target import named

@@ -1,0 +1,114 @@
+"""Plans and signatures as JSON data, to be kept between processes: all that running, the ledger and the plan's text need.
+
+Left out are what a back end keeps in its own way: data of weights, and kernels beyond their family and text. Reading raises ValueError,
+KeyError or TypeError for what was not written by this version (`VERSION`); refs and numbers are checked to lie inside the plan.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.graph import Graph, Kind
+from graphc.ir.op import Cost
+from graphc.kernel.saved import SavedKernel
+from graphc.schedule.plan import Plan, Ref, Step, Weight
+from graphc.target import Target
+from graphc.types.dtype import dtype
+from graphc.types.shape import parse_dim
+from graphc.types.tensor import TensorType
+
+VERSION = 1
+_SPACES = ("arena", "weight", "input", "output", "scratch")
+_NO_DATA = np.zeros(0, np.uint8)
+
+
+def signature_data(graph: Graph) -> dict[str, Any]:
+    """Name, inputs and outputs."""
+    outputs = zip(graph.output_names, graph.outputs, strict=True)
+    return {
+        "version": VERSION, "name": graph.name, "inputs": [_value(value.name, value.type) for value in graph.inputs],
+        "outputs": [_value(name, value.type) for name, value in outputs],
+    }  # fmt: skip
+
+
+def signature_graph(data: dict[str, Any]) -> Graph:
+    """A graph of inputs and outputs without nodes."""
+    _check_version(data)
+    graph = Graph(_text(data["name"]))
+    for name, type in map(_named_type, data["inputs"]):
+        graph.add_value(name, type, Kind.INPUT)
+    outputs = map(_named_type, data["outputs"])
+    graph.set_outputs({name: graph.add_value(graph.fresh_name(name), type, Kind.RESULT) for name, type in outputs})
+    return graph
+
+
+def plan_data(plan: Plan, texts: list[str]) -> dict[str, Any]:
+    """`texts`: of the kernels. Plans with state are not for keeping: they belong to the arrays of one process."""
+    if plan.states:
+        raise ValueError("a plan with state")
+    return {
+        "version": VERSION, "name": plan.name, "inputs": [_value(*pair) for pair in plan.inputs],
+        "outputs": [_value(*pair) for pair in plan.outputs], "arena": plan.arena_bytes, "scratch": plan.scratch_bytes,
+        "kernels": [[spec.family, text] for spec, text in zip(plan.kernels, texts, strict=True)],
+        "weights": [weight.name for weight in plan.weights], "steps": [_step_row(step) for step in plan.steps],
+    }  # fmt: skip
+
+
+def plan_of(data: dict[str, Any], target: Target) -> Plan:
+    """The plan for the target that it was made for. Its weights have no data, its kernels are SavedKernels."""
+    _check_version(data)
+    plan = Plan(_text(data["name"]), target, list(map(_named_type, data["inputs"])), list(map(_named_type, data["outputs"])))
+    plan.kernels = [SavedKernel(_text(family), _text(text)) for family, text in data["kernels"]]
+    plan.weights = [Weight(_text(name), _NO_DATA, None) for name in data["weights"]]
+    plan.arena_bytes, plan.scratch_bytes = _size(data["arena"]), _size(data["scratch"])
+    limits = (plan.arena_bytes + 1, len(plan.weights), len(plan.inputs), len(plan.outputs), 1)
+    plan.steps = [_step(row, dict(zip(_SPACES, limits, strict=True)), len(plan.kernels)) for row in data["steps"]]
+    return plan
+
+
+def _step_row(step: Step) -> list[Any]:
+    args = [[_SPACES.index(ref.space), ref.index, ref.offset] for ref in step.args]
+    return [step.kernel, args, step.label, step.origins, step.nodes, step.cost.flops, step.cost.bytes, step.overlaps]
+
+
+def _step(row: list[Any], limits: dict[str, int], kernels: int) -> Step:
+    kernel, args, label, origins, nodes, flops, nbytes, overlaps = row
+    if not 0 <= kernel < kernels:
+        raise ValueError("kernel")
+    refs = tuple(_ref(_SPACES[space], index, offset, limits) for space, index, offset in args)
+    return Step(kernel, refs, _text(label), tuple(origins), tuple(nodes), Cost(flops, nbytes), bool(overlaps))
+
+
+def _ref(space: str, index: int, offset: int, limits: dict[str, int]) -> Ref:
+    inside = offset < limits[space] if space == "arena" else index < limits[space]
+    if not inside or index < 0 or offset < 0:
+        raise ValueError("ref")
+    return Ref(space, index, offset)
+
+
+def _value(name: str, type: TensorType) -> list[Any]:
+    return [name, type.dtype.name, [dim if isinstance(dim, int) else str(dim) for dim in type.shape]]
+
+
+def _named_type(row: list[Any]) -> tuple[str, TensorType]:
+    name, element, dims = row
+    return _text(name), TensorType(dtype(_text(element)), tuple(parse_dim(dim) if isinstance(dim, str) else _size(dim) for dim in dims))
+
+
+def _check_version(data: dict[str, Any]) -> None:
+    if data["version"] != VERSION:
+        raise ValueError("version")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("text")
+    return value
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError("size")
+    return value
