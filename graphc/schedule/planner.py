@@ -1,8 +1,13 @@
-"""The planner: the machine form of a graph to a plan: steps in order, memory assigned, weights collected."""
+"""The planner: the machine form of a graph to a plan: steps in order, memory assigned, weights collected.
+
+The first kernels of a batch may run on a few samples at a time (`graphc.schedule.samples`): their steps are repeated for each group, and
+what they leave to later kernels lies in buffers for the whole batch.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from graphc.ir.graph import Graph, Kind, Value
 from graphc.ir.op import Cost
@@ -18,6 +23,7 @@ from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pa
 from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assign
 from graphc.schedule.partition import Kernel, partition
 from graphc.schedule.plan import Plan, Ref, State, Step, Weight
+from graphc.schedule.samples import Sampled, Split, Traffic, best_split, for_samples, traffic_of
 from graphc.schedule.winograd import shape_of, winograd_spec
 from graphc.target import Target
 from graphc.types.tensor import TensorType
@@ -30,13 +36,18 @@ def make_plan(graph: Graph, target: Target, chooser: Chooser | None = None) -> P
 
 @dataclass(frozen=True)
 class _Call:
-    """A step before memory is assigned, its output last. `part`: what its label says after the kernel's name, or instead of it."""
+    """A step before memory is assigned, its output last. `part`: what its label says after the kernel's name, or instead of it.
+
+    `samples`: of a step for a group of samples, the bytes from one sample to the next in each argument that has them; None: a step for
+    the whole batch.
+    """
 
     spec: KernelSpec
     arguments: list[Value | Ref | Temporary]
     kernel: Kernel | None
     overlaps: bool = False
     part: str = ""
+    samples: Mapping[Value, int] | None = None
 
 
 class _Planner:
@@ -59,18 +70,78 @@ class _Planner:
 
     def _lower_all(self) -> None:
         haloed: set[Value] = set()
-        for kernel in self.kernels:
-            if self.placement.is_alias(kernel.output) or kernel.output in self._makers:
-                continue
+        found = list(self._lowered())
+        self._batch = next((value.type.static_shape[0] for value in self.graph.inputs if value.type.rank), 1)
+        self._split = self._choose_split(found)
+        for number, (kernel, lowered) in enumerate(found):
+            group = self._split.group if self._split is not None and number < self._split.kernels else 0
             root = self.placement.place(kernel.output).root
             if root.layout.has_halo and root not in haloed:
                 haloed.add(root)
-                self._pending.append(_Call(halo_spec(self.placement.operand(root)), [root], None, True))
-            placed = self._placed_pieces(kernel)
-            if isinstance(kernel.anchor.op, Concat) and len(placed) == len(kernel.anchor.inputs):
+                self._pending.append(self._halo(root, group))
+            if lowered is not None and group:
+                self._pending += self._group_calls(lowered, kernel, group)
+            elif lowered is not None:
+                self._pending += self._calls(lowered, kernel)
+
+    def _lowered(self) -> Iterator[tuple[Kernel, Lowered | None]]:
+        """The kernels that are steps of their own; without a spec where nothing is left to do but zeros around a map."""
+        for kernel in self.kernels:
+            if self.placement.is_alias(kernel.output) or kernel.output in self._makers:
                 continue
-            lowered = lower(kernel, self.placement.operand, placed)
-            self._pending += self._calls(lowered, kernel)
+            placed = self._placed_pieces(kernel)
+            done = isinstance(kernel.anchor.op, Concat) and len(placed) == len(kernel.anchor.inputs)
+            yield kernel, None if done else lower(kernel, self.placement.operand, placed)
+
+    # samples ------------------------------------------------------------------------------------------------------------------
+
+    def _choose_split(self, found: Sequence[tuple[Kernel, Lowered | None]]) -> Split | None:
+        """How many of the first kernels run on groups of samples."""
+        if self._batch < 2 or self.graph.states:
+            return None
+        written: set[Value] = set()
+        traffic: list[Traffic] = []
+        count = 0
+        for kernel, lowered in found:
+            sampled = for_samples(lowered.spec, self._batch, 1) if lowered is not None else None
+            weights = self._weight_bytes(lowered, kernel) if lowered is not None else 0
+            if lowered is None or (sampled is not None and self._may_split(lowered, sampled, written)):
+                written.add(self.placement.place(kernel.output).root)
+                count += count == len(traffic)
+            traffic.append(traffic_of(sampled, weights) if sampled is not None else Traffic(0, weights))
+        return best_split(traffic, count, self._batch, self.plan.target)
+
+    def _may_split(self, lowered: Lowered, sampled: Sampled, written: set[Value]) -> bool:
+        """Whether each group of samples reads its own part of what the kernels before it have written for that group."""
+        pairs = zip(lowered.inputs, sampled.steps, strict=False)
+        shared = {self.placement.place(value).root for value, step in pairs if not step and not value.is_constant}
+        packs = lowered.packed is not None and not lowered.inputs[lowered.packed].is_constant
+        return not packs and not shared & written
+
+    def _weight_bytes(self, lowered: Lowered, kernel: Kernel) -> float:
+        """Of the packed weights, about."""
+        if lowered.packed is None:
+            return 0
+        tile = ALGORITHMS.get(kernel.anchor.algorithm, 0)
+        return lowered.inputs[lowered.packed].type.nbytes * ((tile + 2) ** 2 / 9 if tile else 1)
+
+    def _halo(self, root: Value, group: int) -> _Call:
+        spec = halo_spec(self.placement.operand(root))
+        if not group:
+            return _Call(spec, [root], None, True)
+        sampled = for_samples(spec, self._batch, group)
+        assert sampled is not None
+        return _Call(sampled.spec, [root], None, True, samples={root: sampled.steps[0] * root.type.dtype.itemsize})
+
+    def _group_calls(self, lowered: Lowered, kernel: Kernel, group: int) -> list[_Call]:
+        """The steps of a kernel for one group."""
+        sampled = for_samples(lowered.spec, self._batch, group)
+        assert sampled is not None
+        values = (*lowered.inputs, kernel.output)
+        apart = {value: step * value.type.dtype.itemsize for value, step in zip(values, sampled.steps, strict=True) if step}
+        return [replace(call, samples=apart) for call in self._calls(replace(lowered, spec=sampled.spec), kernel)]
+
+    # steps --------------------------------------------------------------------------------------------------------------------
 
     def _placed_pieces(self, kernel: Kernel) -> frozenset[int]:
         if not isinstance(kernel.anchor.op, Concat) or len(kernel.nodes) > 1:
@@ -164,17 +235,19 @@ class _Planner:
                     root = self._root(argument)
                     first, _ = spans.get(root, (number, number))
                     spans[root] = (first, number)
+        repeated = sum(call.samples is not None for call in self._pending)  # the first steps
         lifetimes = {
-            root: Lifetime(root.nbytes if isinstance(root, Temporary) else self.placement.operand(root).nbytes, first, last)
+            root: self._lifetime(root, first, last, repeated)
             for root, (first, last) in spans.items()
             if root not in outputs and root not in inputs and root not in self._states and root not in self._written
         }
+        inside = {root for root, life in lifetimes.items() if life.last < repeated}
         offsets, size = assign(lifetimes)
         returned = sum(type.nbytes for _, type in self.plan.outputs)
         if size + returned > max_bytes():
             raise too_large(f"the arena would need {size} bytes and the outputs {returned}", hint="use a smaller batch")
         self.plan.arena_bytes = size
-        for call in self._pending:
+        for call, first_sample in self._in_order(repeated):
             refs = []
             for argument in call.arguments:
                 if isinstance(argument, Ref):
@@ -182,6 +255,8 @@ class _Planner:
                     continue
                 root = self._root(argument)
                 offset = self.placement.place(argument).offset if isinstance(argument, Value) else 0
+                if call.samples and isinstance(argument, Value) and root not in inside:
+                    offset += first_sample * call.samples.get(argument, 0)
                 if root in outputs:
                     refs.append(Ref("output", outputs[root], offset))
                 elif root in inputs:
@@ -191,6 +266,25 @@ class _Planner:
                 else:
                     refs.append(Ref("arena", 0, offsets[root] + offset))
             self.plan.steps.append(self._step(call, tuple(refs)))
+
+    def _lifetime(self, root: Buffer, first: int, last: int, repeated: int) -> Lifetime:
+        """Of a buffer; what outlives the steps for groups of samples holds the whole batch, and no group may write over it."""
+        if isinstance(root, Temporary):
+            return Lifetime(root.nbytes, first, last)
+        nbytes = self.placement.operand(root).nbytes
+        if last < repeated:
+            assert self._split is not None
+            return Lifetime(nbytes // self._batch * self._split.group, first, last)
+        return Lifetime(nbytes, 0 if first < repeated else first, last)
+
+    def _in_order(self, repeated: int) -> Iterator[tuple[_Call, int]]:
+        """The steps as they run, each with the number of the first sample that it takes."""
+        group = self._split.group if self._split is not None else self._batch
+        for first_sample in range(0, self._batch, group) if repeated else ():
+            for call in self._pending[:repeated]:
+                yield call, first_sample
+        for call in self._pending[repeated:]:
+            yield call, 0
 
     def _root(self, argument: Value | Temporary) -> Buffer:
         return self.placement.place(argument).root if isinstance(argument, Value) else argument
@@ -203,15 +297,17 @@ class _Planner:
         if kernel is None:
             return Step(number, refs, call.part or "halo", (), (), Cost(0, 0), call.overlaps)
         names = tuple(node.name for node in kernel.nodes)
-        return Step(number, refs, f"{kernel.anchor.name}{call.part}", kernel.origins, names, _cost(call, kernel), call.overlaps)
+        groups = self._batch // self._split.group if self._split is not None and call.samples is not None else 1
+        return Step(number, refs, f"{kernel.anchor.name}{call.part}", kernel.origins, names, _cost(call, kernel, groups), call.overlaps)
 
 
-def _cost(call: _Call, kernel: Kernel) -> Cost:
-    """Operations and bytes of the model's nodes; of a convolution in three steps the operations are those of the second."""
+def _cost(call: _Call, kernel: Kernel, groups: int) -> Cost:
+    """Operations and bytes of the model's nodes for one of the groups of samples; of a convolution in three steps the operations are
+    those of the second."""
     if isinstance(call.spec, (WinogradInput, WinogradOutput, PackSpec)):
         return Cost(0, sum(operand.nbytes for operand in call.spec.operands))
     flops = sum(node.op.cost([v.type for v in node.inputs], [v.type for v in node.outputs]).flops for node in kernel.nodes)
-    return Cost(flops, sum(value.type.nbytes for value in (*kernel.inputs, kernel.output)))
+    return Cost(flops // groups, sum(value.type.nbytes for value in (*kernel.inputs, kernel.output)) // groups)
 
 
 def _signature(values: list[Value]) -> list[tuple[str, TensorType]]:
