@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from graphc.errors import BackendError
@@ -108,6 +108,8 @@ def find(name: str) -> Backend:
         if name in BUILT_IN:
             backend: Backend = import_module(BUILT_IN[name]).backend
             return backend
+        from importlib import metadata  # late: it takes 15 ms to import
+
         for entry in metadata.entry_points(group=GROUP):
             if entry.name == name:
                 found: Backend = entry.load()

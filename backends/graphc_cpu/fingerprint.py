@@ -12,13 +12,15 @@ import ctypes
 import hashlib
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc_cpu import cache as objects
 from graphc_cpu import host
-from graphc_cpu.emit.ir import Function, Value, module
+
+if TYPE_CHECKING:
+    from graphc_cpu.emit.ir import Function, Value
 
 _LANES = 32
 _BLOCK = 8 * _LANES
@@ -71,6 +73,8 @@ def _kernel() -> Any:
 
 def emit(triple: str) -> str:
     """IR of the kernel `fingerprint`: args = {lanes, data, number of blocks}; on one thread."""
+    from graphc_cpu.emit.ir import Function, module  # late: the kernel is made once for an installation
+
     f = Function("fingerprint", [("ptr", "args"), ("i64", "thread"), ("i64", "threads")])
     slots = [f.pointer(f.parameters[0], i, "i64") for i in range(3)]
     lanes, data = (f.load("ptr", slot, 8) for slot in slots[:2])
@@ -90,4 +94,4 @@ def emit(triple: str) -> str:
 def _step(f: Function, lane: Value, word: Value) -> Value:
     mixed = f.op(f"xor {lane}, {word.name}", _VECTOR)
     product = f.op(f"mul {mixed}, splat (i64 {_PRIME - (1 << 64)})", _VECTOR)
-    return f.call("llvm.fshl.v8i64", _VECTOR, product, product, Value(f"splat (i64 {_ROTATE})", _VECTOR))
+    return f.call("llvm.fshl.v8i64", _VECTOR, product, product, type(word)(f"splat (i64 {_ROTATE})", _VECTOR))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 import time
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from graphc.schedule.plan import Plan
 from graphc.schedule.saved import plan_data, plan_of, signature_data, signature_graph
 from graphc.target import Target
 from graphc_cpu import cache
-from graphc_cpu.fingerprint import fingerprint
+from graphc_cpu.fingerprint import digest
 from graphc_cpu.link import Image
 from graphc_cpu.program import CpuProgram
 from graphc_cpu.stamp import stamp
@@ -36,6 +35,7 @@ from graphc_cpu.weights import WeightBuffer
 
 _BROKEN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 _INDIFFERENT = frozenset({"GRAPHC_CACHE", "GRAPHC_CACHE_DIR", "GRAPHC_CACHE_MB", "GRAPHC_VERIFY", "GRAPHC_COMPILE_THREADS"})
+_CHUNK = 1 << 20  # bytes
 _LENGTH = 8  # bytes of the number that says how long the JSON is
 
 
@@ -51,7 +51,7 @@ class KeptPrograms:
         settings = sorted((name, value) for name, value in os.environ.items() if name.startswith("GRAPHC_") and name not in _INDIFFERENT)
         text = repr((contents(model), astuple(target), options, settings, stamp()))
         self._key = hashlib.sha256(text.encode()).hexdigest()
-        self._files: tuple[str, ...] = ()
+        self._files: list[list[str]] = []  # name and fingerprint
 
     def signature(self) -> Graph | None:
         """The model's inputs and outputs."""
@@ -64,6 +64,7 @@ class KeptPrograms:
                 return None
             if any(contents(self._model.parent / name) != digest for name, digest in data["files"]):
                 return None
+            self._files = data["files"]
             return signature_graph(data["signature"])
         except (OSError, *_BROKEN):
             return None
@@ -92,13 +93,12 @@ class KeptPrograms:
 
         folder = self._model.parent
         try:
-            files = [[name, contents(folder / name)] for name in graph.files]
+            self._files = [[name, contents(folder / name)] for name in graph.files]
         except OSError:
-            return
-        self._files = tuple(graph.files)
+            self._status = ()  # never unchanged: nothing is kept
         if not graph.states and self._is_unchanged():
             record = machine.record(self._target)
-            data = {"measured": [record, self._digest(record)], "files": files, "signature": signature_data(graph)}
+            data = {"measured": [record, self._digest(record)], "files": self._files, "signature": signature_data(graph)}
             self._store.put_program(self._key, json.dumps(data).encode())
 
     def keep(self, sizes: Mapping[str, int], plan: Plan, program: CpuProgram, apart: Mapping[str, str]) -> None:
@@ -122,12 +122,12 @@ class KeptPrograms:
         return self._store.program(key)
 
     def _of(self, sizes: Mapping[str, int]) -> str:
-        return hashlib.sha256(f"{self._key} {sorted(sizes.items())}".encode()).hexdigest()
+        return hashlib.sha256(f"{self._key} {self._files} {sorted(sizes.items())}".encode()).hexdigest()
 
     def _is_unchanged(self) -> bool:
         """No file of the model changed since its fingerprint was taken."""
         try:
-            old = all((self._model.parent / name).stat().st_ctime_ns < self._started for name in self._files)
+            old = all((self._model.parent / name).stat().st_ctime_ns < self._started for name, _ in self._files)
             return old and _status(self._model) == self._status
         except OSError:
             return False
@@ -146,13 +146,12 @@ def find(model: Path, target: Target, options: str) -> KeptPrograms | None:
 
 def contents(path: Path) -> str:
     """The fingerprint of a file. Raises OSError."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            return fingerprint([np.zeros(0, np.uint8)])
-        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_POPULATE", 0)
-        memory = mmap.mmap(file.fileno(), size, flags=flags, prot=mmap.PROT_READ)
-    return fingerprint([np.frombuffer(memory, np.uint8)])
+    total = hashlib.sha256()
+    buffer = np.empty(_CHUNK, np.uint8)
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer.data):  # into cache: faster than to map a file, which takes a page table entry for each 4 KiB
+            total.update(digest(buffer[:size]))
+    return total.hexdigest()
 
 
 def _status(path: Path) -> tuple[int, ...]:

@@ -6,12 +6,13 @@ KeyError or TypeError for what was not written by this version (`VERSION`); refs
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from graphc.ir.graph import Graph, Kind
-from graphc.ir.op import Cost
+from graphc.kernel.cost import Cost
 from graphc.kernel.saved import SavedKernel
 from graphc.schedule.plan import Plan, Ref, Step, Weight
 from graphc.target import Target
@@ -21,6 +22,7 @@ from graphc.types.tensor import TensorType
 
 VERSION = 1
 _SPACES = ("arena", "weight", "input", "output", "scratch")
+_NUMBERS = tuple(field.name for field in fields(Plan) if field.type == "int")
 _NO_DATA = np.zeros(0, np.uint8)
 
 
@@ -50,7 +52,7 @@ def plan_data(plan: Plan, texts: list[str]) -> dict[str, Any]:
         raise ValueError("a plan with state")
     return {
         "version": VERSION, "name": plan.name, "inputs": [_value(*pair) for pair in plan.inputs],
-        "outputs": [_value(*pair) for pair in plan.outputs], "arena": plan.arena_bytes, "scratch": plan.scratch_bytes,
+        "outputs": [_value(*pair) for pair in plan.outputs], "numbers": {name: getattr(plan, name) for name in _NUMBERS},
         "kernels": [[spec.family, text] for spec, text in zip(plan.kernels, texts, strict=True)],
         "weights": [weight.name for weight in plan.weights], "steps": [_step_row(step) for step in plan.steps],
     }  # fmt: skip
@@ -62,9 +64,12 @@ def plan_of(data: dict[str, Any], target: Target) -> Plan:
     plan = Plan(_text(data["name"]), target, list(map(_named_type, data["inputs"])), list(map(_named_type, data["outputs"])))
     plan.kernels = [SavedKernel(_text(family), _text(text)) for family, text in data["kernels"]]
     plan.weights = [Weight(_text(name), _NO_DATA, None) for name in data["weights"]]
-    plan.arena_bytes, plan.scratch_bytes = _size(data["arena"]), _size(data["scratch"])
+    for name in _NUMBERS:
+        setattr(plan, name, _size(data["numbers"][name]))
     limits = (plan.arena_bytes + 1, len(plan.weights), len(plan.inputs), len(plan.outputs), 1)
     plan.steps = [_step(row, dict(zip(_SPACES, limits, strict=True)), len(plan.kernels)) for row in data["steps"]]
+    if plan.groups < 1 or plan.groups * plan.repeated > len(plan.steps):
+        raise ValueError("more repeated steps than there are")
     return plan
 
 
