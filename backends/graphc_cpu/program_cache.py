@@ -33,7 +33,7 @@ from graphc_cpu.program import CpuProgram
 from graphc_cpu.stamp import stamp
 from graphc_cpu.weights import WeightBuffer
 
-_BROKEN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+_BROKEN = (ValueError, KeyError, TypeError, IndexError)
 _INDIFFERENT = frozenset({"GRAPHC_CACHE", "GRAPHC_CACHE_DIR", "GRAPHC_CACHE_MB", "GRAPHC_VERIFY", "GRAPHC_COMPILE_THREADS"})
 _CHUNK = 1 << 20  # bytes
 _LENGTH = 8  # bytes of the number that says how long the JSON is

@@ -77,6 +77,8 @@ class Plan:
     states: list[State] = field(default_factory=list)
     arena_bytes: int = 0
     scratch_bytes: int = 0  # per thread
+    groups: int = 1  # of samples of a batch; the first `groups * repeated` steps are `repeated` steps once for each
+    repeated: int = 0
 
     @property
     def specs(self) -> list[KernelSpec]:
