@@ -6,8 +6,8 @@ A model with symbolic dims is compiled once per combination of sizes, at the fir
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -114,11 +114,12 @@ class Executable:
         return self._last().ledger
 
     def profile(self, *args: Any, runs: int = 10, **named: Any) -> list[StepTime]:
-        """Seconds of each step, best of `runs`, on the given inputs."""
+        """Seconds of each kernel, best of `runs`, on the given inputs; steps for groups of samples together."""
         if runs < 1:
             raise AttributeValueError(f"runs={runs}", hint="at least 1")
         arrays, sizes = self._signature.check(self._signature.by_name(args, named))
-        return self.compiled(sizes).program.profile(list(arrays.values()), runs)
+        compiled = self.compiled(sizes)
+        return together(compiled.plan, compiled.program.profile(list(arrays.values()), runs))
 
     def _last(self) -> Compiled:
         if not self._compiled:
@@ -136,6 +137,17 @@ class Executable:
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name}: {type}" for name, type in self.outputs.items())
         return f"<graphc.Executable {self._graph.name!r}: ({self._signature}) -> ({outputs})>"
+
+
+def together(plan: Plan, times: Sequence[StepTime]) -> list[StepTime]:
+    """The times of the steps of a plan, those that are repeated for each group of samples added up."""
+    rest = times[plan.groups * plan.repeated :]
+    return [*(_sum(times[first : plan.groups * plan.repeated : plan.repeated]) for first in range(plan.repeated)), *rest]
+
+
+def _sum(times: Sequence[StepTime]) -> StepTime:
+    totals = (sum(time.flops for time in times), sum(time.bytes for time in times))
+    return replace(times[0], seconds=sum(time.seconds for time in times), flops=totals[0], bytes=totals[1])
 
 
 def ledger_of(graph: Graph, plan: Plan) -> list[LedgerEntry]:

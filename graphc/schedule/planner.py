@@ -247,6 +247,8 @@ class _Planner:
         if size + returned > max_bytes():
             raise too_large(f"the arena would need {size} bytes and the outputs {returned}", hint="use a smaller batch")
         self.plan.arena_bytes = size
+        if repeated and self._split is not None:
+            self.plan.groups, self.plan.repeated = self._batch // self._split.group, repeated
         for call, first_sample in self._in_order(repeated):
             refs = []
             for argument in call.arguments:
@@ -279,10 +281,9 @@ class _Planner:
 
     def _in_order(self, repeated: int) -> Iterator[tuple[_Call, int]]:
         """The steps as they run, each with the number of the first sample that it takes."""
-        group = self._split.group if self._split is not None else self._batch
-        for first_sample in range(0, self._batch, group) if repeated else ():
+        for number in range(self.plan.groups):
             for call in self._pending[:repeated]:
-                yield call, first_sample
+                yield call, number * self._batch // self.plan.groups
         for call in self._pending[repeated:]:
             yield call, 0
 
@@ -297,7 +298,7 @@ class _Planner:
         if kernel is None:
             return Step(number, refs, call.part or "halo", (), (), Cost(0, 0), call.overlaps)
         names = tuple(node.name for node in kernel.nodes)
-        groups = self._batch // self._split.group if self._split is not None and call.samples is not None else 1
+        groups = self.plan.groups if call.samples is not None else 1
         return Step(number, refs, f"{kernel.anchor.name}{call.part}", kernel.origins, names, _cost(call, kernel, groups), call.overlaps)
 
 

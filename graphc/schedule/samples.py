@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from graphc.kernel.canonical import canonical
 from graphc.kernel.choose import machine_of
@@ -19,7 +20,7 @@ from graphc.kernel.spec import ConvSpec, Epilogue, KernelSpec, Nest, NestSpec, O
 from graphc.knobs import knob
 from graphc.target import Target
 
-GROUP = knob("GRAPHC_SAMPLES", int, 0, "samples that the first part of a batch's program takes at a time; 0: by a model, -1: all")
+GROUP = knob("GRAPHC_SAMPLES", int, 0, "samples of a batch that its first kernels take at a time, a divisor of it; 0: by a model, -1: all")
 _CACHE_SHARE = 0.5  # of a cache that activations, or weights, may count on
 _WORTH = 0.95  # of the memory traffic: less must be left for a split to be made
 _EMPTY_STEP = 200.0  # cycles of a step on one core
@@ -79,28 +80,22 @@ class _Model:
         self._traffic, self._batch, self._target = traffic, batch, target
         self._machine = machine_of(target)
         self._step = self._machine.step if target.cores > 1 else _EMPTY_STEP
-        self._all_weights = self._rate(sum(kernel.weights for kernel in traffic))
-        self._whole = [self._kernel(kernel, batch, self._all_weights) for kernel in traffic]
-        self._sums: dict[tuple[int, float], list[float]] = {}
+        self._weights = list(accumulate((kernel.weights for kernel in traffic), initial=0.0))
+        self._moved: dict[int, list[float]] = {}
 
     def cycles(self, kernels: int, group: int) -> float:
-        """With the first kernels in groups, whose weights come again for each group."""
-        weights = self._rate(sum(kernel.weights for kernel in self._traffic[:kernels]))
-        rest = sum(self._whole[kernels:])
-        return self._grouped(group, weights)[kernels] * (self._batch // group) + rest
+        """With the first kernels in groups: the first group finds their weights as the whole batch would, the others where they stayed."""
+        groups, weights = self._batch // group, self._weights[kernels]
+        whole = self._activations(self._batch)
+        moved = self._activations(group)[kernels] * groups + whole[-1] - whole[kernels]
+        return moved + self._weights[-1] / self._rate(self._weights[-1]) + (groups - 1) * weights / self._rate(weights)
 
-    def _grouped(self, group: int, rate: float) -> list[float]:
-        """Of the first 0, 1, 2, ... kernels."""
-        if (group, rate) not in self._sums:
-            sums = [0.0]
-            for kernel in self._traffic:
-                sums.append(sums[-1] + self._kernel(kernel, group, rate))
-            self._sums[group, rate] = sums
-        return self._sums[group, rate]
-
-    def _kernel(self, kernel: Traffic, samples: int, weights: float) -> float:
-        moved = kernel.activations * samples
-        return moved / self._rate(moved) + kernel.weights / weights + self._step
+    def _activations(self, samples: int) -> list[float]:
+        """Of the first 0, 1, 2, ... kernels, with their steps."""
+        if samples not in self._moved:
+            sizes = (kernel.activations * samples for kernel in self._traffic)
+            self._moved[samples] = list(accumulate((size / self._rate(size) + self._step for size in sizes), initial=0.0))
+        return self._moved[samples]
 
     def _rate(self, footprint: float) -> float:
         """Bytes per cycle of what lies in a footprint of that many bytes."""

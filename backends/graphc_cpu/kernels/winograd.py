@@ -50,7 +50,8 @@ def check_winograd(conv: ConvSpec, grid: TileGrid, target: Target) -> None:
     lanes = target.lanes(conv.x.dtype)
     if conv.x.dtype.name != "float32" or conv.x.layout.block != lanes or conv.output.layout.block != lanes:
         raise UnsupportedError(f"Winograd of {conv.x.dtype} in {conv.x.layout} to {conv.output.layout}; {target.name} has {lanes} lanes")
-    for d, (count, (before, after)) in enumerate(zip((grid.rows, grid.columns), conv.x.layout.halo, strict=True)):
+    halo = conv.x.layout.halo or ((0, 0), (0, 0))
+    for d, (count, (before, after)) in enumerate(zip((grid.rows, grid.columns), halo, strict=True)):
         if conv.pad[d] > before or count * grid.m + 1 - conv.pad[d] >= conv.x.shape[2 + d] + after:
             raise ShapeError(f"tiles of F({grid.m}, 3) read beyond the halo {before}:{after} of the input in spatial dim {d}")
 
