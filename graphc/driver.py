@@ -15,7 +15,7 @@ from graphc.errors import AttributeValueError, UnsupportedError
 from graphc.executable import Compiled, Executable, apart_of
 from graphc.ir.graph import Graph
 from graphc.ir.state import own_state
-from graphc.limits import check_bytes
+from graphc.limits import check_bytes, check_flops
 from graphc.schedule.plan import Plan
 from graphc.target import Target
 from graphc.types.shape import check_sizes
@@ -43,9 +43,10 @@ def compile(
     """
     check_options(threads, accuracy)
     _check_weights(weights)
+    dims = check_sizes(dims or {})
     chosen = backends.find(backend)
     machine = chosen.target(target)
-    options = repr((accuracy, weights, tune, sorted(map(repr, (dims or {}).items()))))
+    options = repr((accuracy, weights, tune, sorted(map(repr, dims.items()))))
     kept = _kept(chosen, model, machine, options)
     source = _Source(model, dims, kept)
 
@@ -146,7 +147,9 @@ def _check_weights(weights: object) -> None:
 
 
 def _check_sizes(graph: Graph) -> None:
-    """Raises ShapeError for a symbolic dim that is left, ResourceError for a value above the memory limit."""
+    """Raises ShapeError for a symbolic dim that is left, ResourceError for a value or a node above the limits."""
     for node in graph.nodes:
         for value in node.outputs:
             check_bytes(value.type.static_shape, value.type.dtype.itemsize, f"the value {value.name!r}")
+        cost = node.op.cost([value.type for value in node.inputs], [value.type for value in node.outputs])
+        check_flops(cost.flops, node.where)

@@ -1,4 +1,4 @@
-"""How much memory a model may ask for before it is refused."""
+"""How much memory and work a model may ask for before it is refused."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from graphc.knobs import knob
 MAX_BYTES = knob(
     "GRAPHC_MAX_BYTES", int, 0, "most bytes of a tensor, or of an arena and outputs; more is a ResourceError; 0: half of the memory"
 )
+MAX_FLOPS = knob("GRAPHC_MAX_FLOPS", int, 10**15, "most operations of one node; more is a ResourceError")
 _ADDRESSES = 1 << 63  # numpy counts bytes in 63 bits, as if sizes of 0 were 1
 _UNKNOWN = 1 << 34  # where the system does not tell
 _CGROUP_FILES = ("memory.max", "memory/memory.limit_in_bytes")  # v2, v1
@@ -54,7 +55,14 @@ def check_bytes(shape: Sequence[int], itemsize: int, what: str) -> int:
     return size
 
 
+def check_flops(flops: int, where: str) -> None:
+    """Raises ResourceError for a node that would run for hours, such as a window of 2^50 elements over padding."""
+    if flops > MAX_FLOPS.get():
+        reason = f"would take {flops} operations, the limit is {MAX_FLOPS.name}={MAX_FLOPS.get()}"
+        raise ResourceError(reason, where=where, hint=f"set {MAX_FLOPS.name} higher if that is meant")
+
+
 def too_large(reason: str, hint: str = "") -> ResourceError:
-    """The error for a size above the limit."""
+    """The error for a size above the memory limit."""
     advice = f"set {MAX_BYTES.name} higher if that is meant"
     return ResourceError(f"{reason}, the limit is {MAX_BYTES.name}={max_bytes()}", hint=f"{hint}, or {advice}" if hint else advice)

@@ -207,3 +207,16 @@ def test_a_window_larger_than_what_it_slides_over() -> None:
 
     x = np.random.default_rng(0).standard_normal((2, 3, 4), np.float32)
     np.testing.assert_allclose(graphc.compile(normalised)(x), ReferenceExecutable(normalised.graph())(x), rtol=1e-6)
+
+
+def test_work_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    @graphc.model
+    def padded(x: graphc.f32["N", 3, 4, 4]):
+        return graphc.max_pool2d(x, ((1 << 50) + 1, 1), stride=1, padding=(1 << 49, 0))
+
+    x = np.ones((1, 3, 4, 4), np.float32)
+    with pytest.raises(ResourceError, match=r"max_pool .*operations, the limit is GRAPHC_MAX_FLOPS"):
+        graphc.compile(padded)(x)
+    monkeypatch.setenv("GRAPHC_MAX_FLOPS", "7")
+    with pytest.raises(ResourceError, match="GRAPHC_MAX_FLOPS=7"):
+        graphc.compile(pair)(A, B)
