@@ -17,7 +17,7 @@ from graphc.errors import InputError
 if TYPE_CHECKING:
     from graphc.cli.peers import Engine
     from graphc.executable import Executable
-    from graphc.inspect.contest import Times
+    from graphc.inspect.contest import Latency, Times
     from graphc.ir.graph import Array, Graph
 
 OTHERS = ("machine", "kernels")
@@ -38,6 +38,7 @@ class Result:
     versions: Mapping[str, str]
     errors: Mapping[str, float]
     ok: bool
+    latencies: Mapping[str, Latency]
 
 
 class Bench(click.Command):
@@ -55,6 +56,9 @@ class Bench(click.Command):
 @click.option("--vs", type=values.names(*VERSUS), default=(), metavar="NAME,...", help="Also time onnxruntime, openvino, torch.")
 @click.option("--runs", type=click.IntRange(1), metavar="N", default=15, show_default=True, help="Rounds, in rotating order.")
 @click.option("--calls", type=click.IntRange(1), metavar="N", default=5, show_default=True, help="Timed calls in a round.")
+@click.option(
+    "--distribution", type=click.IntRange(1), metavar="N", help="Also N single calls: median, percentiles; CPU use at rest."
+)
 @click.option("--batch", type=click.IntRange(1), metavar="N", help="Size of the symbolic first dimension of the inputs.")
 @click.option("--profile", is_flag=True, help="Also the time of every kernel.")
 @options.seed_option
@@ -64,7 +68,9 @@ class Bench(click.Command):
 @options.accuracy_option
 @options.tune_option
 @options.json_option
-def command(model: str, vs: tuple[str, ...], runs: int, calls: int, batch: int | None, profile: bool, **given: Any) -> None:
+def command(
+    model: str, vs: tuple[str, ...], runs: int, calls: int, distribution: int | None, batch: int | None, profile: bool, **given: Any
+) -> None:  # fmt: skip
     """Time MODEL on random inputs, all engines in one process, in turns, with the same number of threads.
 
     After the timing, graphc's outputs for inputs that were not seen before, large and small, are compared with those of the other engines
@@ -86,7 +92,7 @@ def command(model: str, vs: tuple[str, ...], runs: int, calls: int, batch: int |
         raise InputError(f"{model} is no ONNX file, and {' and '.join(vs)} run only those", hint="leave --vs out, or --vs torch")
     graph = models.static(_load(model, dict(given["dims"]), batch))
     with alone():
-        result, executable = _bench(model, graph, vs, runs, calls, given)
+        result, executable = _bench(model, graph, vs, (runs, calls, distribution or 0), given)
         from graphc.inspect.samples import random_inputs
 
         steps = executable.profile(*random_inputs(graph, given["seed"]).values()) if profile else []
@@ -119,11 +125,11 @@ def _load(model: str, dims: dict[str, int], batch: int | None) -> Graph:
 
 
 def _bench(
-    model: str, graph: Graph, vs: Sequence[str], runs: int, calls: int, given: dict[str, Any]
+    model: str, graph: Graph, vs: Sequence[str], counts: tuple[int, int, int], given: dict[str, Any]
 ) -> tuple[Result, Executable]:  # fmt: skip
     from graphc.cli.peers import Graphc
     from graphc.driver import compile
-    from graphc.inspect.contest import contest
+    from graphc.inspect.contest import contest, latency
     from graphc.inspect.samples import random_inputs
     from graphc.inspect.summary import summarize
     from graphc_cpu import host
@@ -134,10 +140,12 @@ def _bench(
         executable = compile(graph, target=given["target"], threads=threads, accuracy=given["accuracy"], tune=given["tune"])
         engines: dict[str, Engine] = {"graphc": Graphc(executable), **_peers(model, graph, feeds, vs, threads)}
     contestants = {name: engine.prepare(feeds) for name, engine in engines.items()}
+    runs, calls, singles = counts
     times = contest(contestants, show.progress(range(runs), "timing", runs), calls)
+    latencies = {name: latency(contestants[name], singles) for name in show.progress(contestants, "single calls")} if singles else {}
     errors, ok = _validate(graph, engines, given["seed"] + 1)
     versions = {name: engine.version for name, engine in engines.items()}
-    return Result(graph.name, threads, summarize(graph).flops, times, versions, errors, ok), executable
+    return Result(graph.name, threads, summarize(graph).flops, times, versions, errors, ok, latencies), executable
 
 
 def _peers(model: str, graph: Graph, feeds: Mapping[str, Array], vs: Sequence[str], threads: int) -> dict[str, Engine]:
@@ -208,10 +216,24 @@ def _show(result: Result) -> None:
         ratio = f"{mine.ratio(times):.2f} x" if name != "graphc" else ""
         rows.append((f"{name} {result.versions[name]}", seconds(times.best), seconds(times.median), speed, ratio, error))
     show.table(["engine", ">best", ">median", ">GFLOP/s", ">time ratio", ">difference"], rows)
+    if result.latencies:
+        _show_latencies(result)
     if "reference" in result.errors:
         show.line(f"difference to the reference: {result.errors['reference']:.1e}")
     if not result.ok:
         show.line("FAILED: graphc's outputs differ from the others'", "red")
+
+
+def _show_latencies(result: Result) -> None:
+    from graphc.inspect.units import plural, seconds
+
+    show.line()
+    runs = next(iter(result.latencies.values())).runs
+    rows = [
+        (name, *(seconds(time) for time in (found.median, found.p90, found.p99, found.max)), f"{found.idle:.1%}")
+        for name, found in result.latencies.items()
+    ]
+    show.table([plural(runs, "call"), ">median", ">90 %", ">99 %", ">longest", ">CPU at rest"], rows)
 
 
 def _data(result: Result) -> dict[str, Any]:
@@ -225,5 +247,6 @@ def _data(result: Result) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "model": result.model, "threads": result.threads, "flops": result.flops, "engines": engines, "ok": result.ok,
+        "latencies": {name: vars(found) for name, found in result.latencies.items()},
         "reference_max_rel_difference": result.errors.get("reference"),
     }  # fmt: skip

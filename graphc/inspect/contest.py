@@ -6,8 +6,9 @@ another engine may still spin after a run) and one untimed call (caches, clocks)
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -51,6 +52,34 @@ def contest(
             contestants[name]()
             found[name].append(_timed(contestants[name], calls, clock))
     return {name: Times(tuple(times)) for name, times in found.items()}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds of single calls, one after the other; `idle`: CPU seconds that the process used in each second after the last."""
+
+    runs: int
+    median: float
+    p90: float
+    p99: float
+    max: float
+    idle: float
+
+
+def latency(call: Callable[[], object], runs: int, *, gap: float = GAP, rest: float = 0.25) -> Latency:
+    """`runs` timed calls after one that is not; then CPU use in `rest` seconds of doing nothing."""
+    time.sleep(gap)
+    call()
+    times = sorted(_timed(call, runs, time.perf_counter))
+    before, start = time.process_time(), time.perf_counter()
+    time.sleep(rest)
+    idle = (time.process_time() - before) / (time.perf_counter() - start)
+    return Latency(runs, percentile(times, 0.5), percentile(times, 0.9), percentile(times, 0.99), times[-1], idle)
+
+
+def percentile(ascending: Sequence[float], share: float) -> float:
+    """The smallest of the values that this share of them does not exceed (nearest rank)."""
+    return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
 
 
 def _timed(call: Callable[[], object], calls: int, clock: Callable[[], float]) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ import pytest
 
 from cli.tools import call, call_json, identity, refused
 from graphc.cli import peers
-from graphc.inspect.contest import Times, contest
+from graphc.inspect.contest import Times, contest, latency, percentile
 
 QUICK = ("--runs", "2", "--calls", "2", "--threads", "1")
 
@@ -80,3 +80,28 @@ def test_refused(tmp_path: Path) -> None:
     assert "--batch" in refused("bench", identity(tmp_path / "m.onnx", (2, 2)), "--batch", "4")
     (tmp_path / "net.py").write_text("")
     assert "no ONNX file" in refused("bench", tmp_path / "net.py", "--vs", "onnxruntime")
+
+
+def test_percentiles() -> None:
+    values = [float(i) for i in range(1, 1001)]
+    assert [percentile(values, share) for share in (0.5, 0.9, 0.99, 1.0)] == [500.0, 900.0, 990.0, 1000.0]
+    assert percentile([7.0], 0.5) == percentile([7.0], 0.99) == 7.0
+
+
+def test_latency_counts_calls_and_sees_an_idle_process() -> None:
+    calls: list[int] = []
+    found = latency(lambda: calls.append(0), 50, gap=0, rest=0.05)
+    assert len(calls) == 51
+    assert found.median <= found.p90 <= found.p99 <= found.max
+    assert found.idle < 0.9
+
+
+def test_distribution(lenet: Path) -> None:
+    data = call_json("bench", lenet, "--distribution", "20", *QUICK)
+    (found,) = data["latencies"].values()
+    assert found["runs"] == 20
+    assert 0 < found["median"] <= found["p99"] <= found["max"]
+    text = call("bench", lenet, "--distribution", "20", *QUICK).stdout
+    assert "20 calls" in text
+    assert "CPU at rest" in text
+    assert call_json("bench", lenet, *QUICK)["latencies"] == {}
