@@ -230,7 +230,8 @@ def _parse_data(name: str, type: TensorType, cursor: Cursor, data: Mapping[str, 
     cursor.expect("=")
     shape = type.static_shape
     if not cursor.accept("@"):
-        return np.array(_typed(cursor.literal(), type.dtype), dtype=type.dtype.numpy).reshape(shape)
+        with np.errstate(over="raise"):  # a number that the dtype has not is no infinity
+            return np.array(_typed(cursor.literal(), type.dtype), dtype=type.dtype.numpy).reshape(shape)
     wanted = cursor.take()
     if name not in data:
         raise ModelError(f"the data of {name!r} is not given", hint="pass it as data[name]")

@@ -209,6 +209,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
     HEAD + "%y = relu(%x) : f32[2,3] by magic": ("line 3", "unknown note 'by'"),
     HEAD + "%y = relu(%x) : f32[2,3] from y": ("line 3", "expected a quoted string"),
     HEAD + '%y = relu(%x) : f32[2,3] at "f", 1, "n"': ("line 3", "not understood"),
+    HEAD + "const %c : f32[] = 1e39": ("line 3", "not understood.*overflow"),
     HEAD + "output y = %y": ("line 3", "'y' is used before"),
     HEAD + "output y = %x\noutput y = %x": ("line 4", "'y' is given twice"),
     HEAD + "update %x = %x": ("x", "is updated but is no state"),
