@@ -144,6 +144,8 @@ def channel_steps(x: Operand, lanes: int) -> tuple[int, int]:
 def windows(spec: ConvSpec, lanes: int, chunks: Split) -> list[tuple[int, int]]:
     """For each chunk of output channels the input channels that its groups span: first, last + 1."""
     per_group, found = spec.weight_shape[1], []
+    if spec.groups == 1:
+        return [(0, per_group)] * chunks.parts
     for chunk in range(chunks.parts):
         first, last = chunk_channels(chunks, chunk, lanes, spec.weight_shape[0])
         found.append((group_of(spec, first) * per_group, (group_of(spec, last - 1) + 1) * per_group))
