@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from graphc.errors import TypeMismatchError, UnsupportedError
+from graphc.errors import ShapeError, TypeMismatchError, UnsupportedError
 from graphc.kernel.access import Access
 from graphc.kernel.cost import Cost as Cost
 from graphc.kernel.expr import Expr
@@ -99,7 +99,11 @@ class Op:
             wanted = f"{least}" if least == most else f"{least} to {most}" if most >= 0 else f"at least {least}"
             raise TypeMismatchError(f"{self.name} takes {wanted} inputs, got {len(types)}")
         result = self.infer(*types)
-        return result if isinstance(result, tuple) else (result,)
+        found = result if isinstance(result, tuple) else (result,)
+        for made in found:
+            if any(isinstance(dim, int) and dim < 0 for dim in made.shape):
+                raise ShapeError(f"{self.name} would make {made}: a negative size", hint="check the sizes it is given")
+        return found
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         """`reference` as a tuple of arrays (never numpy scalars), without floating point warnings."""

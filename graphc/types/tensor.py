@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from graphc.errors import ShapeError
 from graphc.types.dtype import DType
 from graphc.types.shape import DimLike, Shape, product, static, substitute
 
@@ -34,7 +35,12 @@ class TensorType:
         return self.size.__index__() * self.dtype.itemsize
 
     def bind(self, sizes: Mapping[str, DimLike]) -> TensorType:
-        return replace(self, shape=tuple(substitute(dim, sizes) for dim in self.shape))
+        """With symbols replaced. Raises ShapeError where a size becomes negative."""
+        made = replace(self, shape=tuple(substitute(dim, sizes) for dim in self.shape))
+        if any(isinstance(dim, int) and dim < 0 for dim in made.shape):
+            given = ", ".join(f"{name}={size}" for name, size in sizes.items())
+            raise ShapeError(f"{self} becomes {made} where {given}: a negative size", hint="larger inputs")
+        return made
 
     def with_shape(self, shape: Shape) -> TensorType:
         return replace(self, shape=tuple(shape))

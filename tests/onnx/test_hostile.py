@@ -91,6 +91,8 @@ def test_versions() -> None:
         ([node("Split", ["x"], ["y", "z"], axis=1)], "cannot split 3"),
         ([node("Cast", ["x"], ["y"], to=onnx.TensorProto.BFLOAT16)], "bfloat16"),
         ([node("Cast", ["x"], ["y"], to=12345)], "element type"),
+        ([node("Constant", [], ["s"], value_ints=[2, -3]), node("ConstantOfShape", ["s"], ["y"])], r"f32\[2,-3\]: a negative size"),
+        ([node("Constant", [], ["s"], value_ints=[-2, -3]), node("Expand", ["x", "s"], ["y"])], "Expand"),
     ],
 )
 def test_structure(nodes: list[onnx.NodeProto], reason: str) -> None:

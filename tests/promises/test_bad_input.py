@@ -220,3 +220,21 @@ def test_work_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_MAX_FLOPS", "7")
     with pytest.raises(ResourceError, match="GRAPHC_MAX_FLOPS=7"):
         graphc.compile(pair)(A, B)
+
+
+def test_sizes_that_become_negative() -> None:
+    @graphc.model
+    def pooled(x: graphc.f32[1, 1, "N"]):
+        return graphc.avg_pool1d(x, 4, stride=1)
+
+    exe = graphc.compile(pooled)
+    assert exe(np.ones((1, 1, 5), np.float32)).shape == (1, 1, 2)
+    with pytest.raises(ShapeError, match=r"f32\[1,1,-2\] where N=1: a negative size"):
+        exe(np.ones((1, 1, 1), np.float32))
+
+    @graphc.model
+    def wide(x: graphc.f32[1]):
+        return graphc.expand(x, (-5,))
+
+    with pytest.raises(ShapeError):
+        wide.graph()

@@ -113,7 +113,8 @@ def scaled(shape: Sequence[DimLike], scales: Sequence[float]) -> tuple[DimLike, 
     made: list[DimLike] = []
     for size, scale in zip(shape, scales, strict=True):
         if isinstance(size, int):
-            made.append(floor(np.float32(scale) * np.float32(size)))
+            with np.errstate(over="ignore"):  # floor refuses infinity
+                made.append(floor(np.float32(scale) * np.float32(size)))
         elif scale >= 1 and scale == int(scale):
             made.append(size * int(scale))
         elif 0 < scale < 1 and 1 / scale == int(1 / scale):
