@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import graphc
 from graphc.autodiff.optim import SGD, Adam, AdamW, Optimizer, RMSProp
 from graphc.errors import AttributeValueError
 from graphc.train.step import TrainStep
+
+torch: Any = pytest.importorskip("torch")
 
 PAIRS: dict[str, tuple[Optimizer, Any]] = {
     "sgd": (SGD(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),

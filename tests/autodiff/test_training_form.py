@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import graphc
 from autodiff.differences import run
@@ -19,6 +18,8 @@ from graphc.ops.norm import BatchNorm
 from graphc.ops.random import RandomBits, philox
 from graphc.train.step import TrainStep
 from graphc.types.dtype import f64, u32
+
+torch: Any = pytest.importorskip("torch")
 
 
 @pytest.mark.parametrize(

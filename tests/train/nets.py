@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
+import pytest
 
 import graphc
+
+torch: Any = pytest.importorskip("torch")
+nn = torch.nn
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,7 +31,7 @@ class LeNet5(nn.Module):
         self.c1, self.c3 = nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 16, 5)
         self.c5, self.f6, self.out = nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, 10)
 
-    def forward(self, x: torch.Tensor) -> Any:
+    def forward(self, x: Any) -> Any:
         x = nn.functional.avg_pool2d(torch.tanh(self.c1(x)), 2)
         x = nn.functional.avg_pool2d(torch.tanh(self.c3(x)), 2).flatten(1)
         return self.out(torch.tanh(self.f6(torch.tanh(self.c5(x)))))
@@ -51,7 +53,7 @@ class Residual(nn.Module):
         self.s = nn.Conv2d(8, 20, 1, 2, bias=False)
         self.an, self.bn, self.sn, self.out = nn.BatchNorm2d(20), nn.BatchNorm2d(20), nn.BatchNorm2d(20), nn.Linear(20, 5)
 
-    def forward(self, image: torch.Tensor) -> Any:
+    def forward(self, image: Any) -> Any:
         x = self.bn(self.b(torch.relu(self.an(self.a(image)))))
         return self.out(torch.relu(x + self.sn(self.s(image))).mean((2, 3)))
 
@@ -78,7 +80,7 @@ class Inception(nn.Module):
         self.r5, self.five, self.pool = nn.Conv2d(24, 4, 1), nn.Conv2d(4, 8, 5, padding=2), nn.Conv2d(24, 16, 1)
         self.out = nn.Linear(72 * 9, 6)
 
-    def forward(self, x: torch.Tensor) -> Any:
+    def forward(self, x: Any) -> Any:
         relu, pooled = torch.relu, nn.functional.max_pool2d(x, 3, 1, 1)
         parts = [relu(self.one(x)), relu(self.three(relu(self.r3(x)))), relu(self.five(relu(self.r5(x)))), relu(self.pool(pooled))]
         return self.out(nn.functional.max_pool2d(torch.cat(parts, 1), 3, 2).flatten(1))

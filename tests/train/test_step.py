@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import graphc
 from graphc.errors import AttributeValueError, InputError, ShapeError
@@ -15,6 +14,8 @@ from graphc.ops import loss as losses
 from graphc.train.build import build_step
 from graphc.train.step import TrainStep
 from train.nets import CASES, Case, lenet5
+
+torch: Any = pytest.importorskip("torch")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SLACK = 8  # our error against float64 is at most this many times PyTorch's own
