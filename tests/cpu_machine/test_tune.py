@@ -19,11 +19,11 @@ from graphc.kernel.chooser import Predicted
 from graphc.target import TARGETS, Limits, named
 from graphc_cpu import cache, host, jit, layer, machine, tune
 from graphc_cpu.backend import backend
+from graphc_cpu.kernel_code import compile_specs
 from graphc_cpu.kernels.model import conv_model
 from graphc_cpu.kernels.pack import pack_conv_weight
 from graphc_cpu.kernels.winograd_pack import pack_winograd_weight
 from graphc_cpu.runtime.pool import Pool
-from graphc_cpu.kernel_code import compile_specs
 
 TARGET = host.host_target()
 SHAPE = ConvShape(1, 24, 20, 9, 10)

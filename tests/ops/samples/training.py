@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 
 from graphc.ops.interleave import Interleave
 from graphc.ops.norm_training import BatchNormTraining
@@ -88,7 +89,7 @@ def _spread() -> list[Sample]:
 
 def _torch_spread(shape: tuple[int, ...], fields: tuple[Any, ...]) -> Any:
     def oracle(x: Array) -> Array:
-        import torch
+        torch: Any = pytest.importorskip("torch")
 
         kernel, stride, _, pad, _ = fields
         pool = getattr(torch.nn.functional, f"avg_pool{len(kernel)}d")
