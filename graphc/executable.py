@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from graphc.backend import Memory, Program, StepTime
 from graphc.errors import AttributeValueError, ShapeError
 from graphc.ir.graph import Array, Graph
+from graphc.limits import memory_for
 from graphc.schedule.plan import Plan
 from graphc.signature import Signature
 from graphc.types.shape import check_sizes
@@ -95,7 +97,8 @@ class Executable:
             if key not in self._compiled:
                 if len(self._compiled) >= MAX_PROGRAMS:
                     del self._compiled[next(iter(self._compiled))]
-                self._compiled[key] = self._compile_for(sizes)
+                with memory_for("to compile"):
+                    self._compiled[key] = self._compile_for(sizes)
             return self._compiled[key]
 
     @property
@@ -129,9 +132,7 @@ class Executable:
     def _run(self, feeds: Mapping[str, Any]) -> tuple[Compiled, list[Array]]:
         arrays, sizes = self._signature.check(feeds)
         compiled = self.compiled(sizes)
-        if not compiled.plan.states:
-            return compiled, compiled.program.run(list(arrays.values()))
-        with self._stateful:
+        with memory_for("to run"), self._stateful if compiled.plan.states else nullcontext():
             return compiled, compiled.program.run(list(arrays.values()))
 
     def __repr__(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -60,6 +61,15 @@ def check_flops(flops: int, where: str) -> None:
     if flops > MAX_FLOPS.get():
         reason = f"would take {flops} operations, the limit is {MAX_FLOPS.name}={MAX_FLOPS.get()}"
         raise ResourceError(reason, where=where, hint=f"set {MAX_FLOPS.name} higher if that is meant")
+
+
+@contextmanager
+def memory_for(what: str) -> Iterator[None]:
+    """A MemoryError inside becomes a ResourceError: there is not enough memory for `what`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ResourceError(f"not enough memory {what}", hint="free memory, or use a smaller batch or model") from error
 
 
 def too_large(reason: str, hint: str = "") -> ResourceError:

@@ -238,3 +238,23 @@ def test_sizes_that_become_negative() -> None:
 
     with pytest.raises(ShapeError):
         wide.graph()
+
+
+def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an allocation fails all the same."""
+
+    def fail(*args: object, **options: object) -> object:
+        raise MemoryError
+
+    exe = graphc.compile(pair, threads=1)
+    exe(A, B)
+    program = exe.compiled({"N": 2, "M": 4}).program
+    monkeypatch.setattr(type(program), "run", fail)
+    with pytest.raises(ResourceError, match="not enough memory to run"):
+        exe(A, B)
+    monkeypatch.setattr("graphc.driver.lower", fail)
+    with pytest.raises(ResourceError, match="not enough memory to compile"):
+        exe(A[:1], B[:1])
+    monkeypatch.setattr("graphc_onnx.importer.fold_known", fail)
+    with pytest.raises(ResourceError, match="not enough memory to import"):
+        graphc.load_onnx(Path(__file__).parents[2] / "examples" / "digits" / "lenet5.onnx")
