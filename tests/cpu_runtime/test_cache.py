@@ -146,16 +146,19 @@ for i in range(300):
     elif found != key.encode() * 400:
         sys.exit(f"wrong bytes for {{key}}")
 stats = store.stats()
-if stats.corrupted or stats.failures or not stats.evicted:
+if stats.corrupted or stats.failures:
     sys.exit(str(stats))
+print(stats.evicted)
 """
 
 
 def test_processes_share_a_directory(tmp_path: Path) -> None:
     script = PROCESS.format(paths=[str(ROOT), str(ROOT / "backends")], directory=str(tmp_path / "cache"))
-    running = [subprocess.Popen([sys.executable, "-W", "error", "-c", script], stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    results = [(process.communicate(timeout=60)[1], process.returncode) for process in running]
-    assert results == [("", 0)] * 3
+    command = [sys.executable, "-W", "error", "-c", script]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    results = [(*process.communicate(timeout=60), process.returncode) for process in running]
+    assert [(errors, code) for _, errors, code in results] == [("", 0)] * 3
+    assert sum(int(evicted) for evicted, _, _ in results) > 0  # by whichever process found the directory too large
 
 
 def test_keys_tell_apart_whatever_changes_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
