@@ -32,6 +32,9 @@ MAX_ERROR = 3.0
 ERROR_RATIO = {DIRECT: 1.0, "winograd2": 0.8, "winograd4": 2.1}
 TRAINING = "training"  # an accuracy: of weights that change between runs, whose gradients must be as exact as the direct sum's
 REFERENCE_CORES = 2
+LARGE_TILE_GAIN = 1.22
+"""F(4, 3) must be predicted to be so many times faster than the others: its error is 2.6 times that of F(2, 3), its weights 2.25 times as
+large, and where the two were close in measurements (14x14 maps at batch 1), F(2, 3) was the faster."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +67,33 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Machine:
-    """Rates of one core, in cycles of the multiply-add loop: `fma` cycles per vector multiply-add; bytes per cycle from each level."""
+    """Rates of one core, in cycles of the multiply-add loop: `fma` cycles per vector multiply-add; bytes per cycle from each level.
+
+    The defaults lie between those of the two AVX-512 machines on which the model was fitted: one with units of 32 bytes, one of 64.
+    """
 
     fma: float
     l2: float = 40.0
-    l3: float = 22.0
-    memory: float = 9.5
-    memory_all: float = 10.0  # all cores together
+    l3: float = 10.0
+    memory: float = 5.0
+    memory_all: float = 8.0  # all cores together
     step: float = 1500.0  # a barrier and the uneven end of a step
 
 
-# `graphc bench machine` on the machine that the rates of `Machine` were fitted on, in bytes per cycle and cycles per barrier.
-_FITTED_READS = {"l2": 31.5, "l3": 22.8, "memory": 9.6, "memory_all": 19.0}
-_FITTED_BARRIER = 1050.0
+_SHARE = {"l2": 1.27, "l3": 0.96, "memory": 1.0, "memory_all": 0.74}  # rates of the model over what `graphc bench machine` reads
+_BARRIER = 1050.0  # cycles of a barrier on the machine that `step` was fitted on
 
 
 def machine_of(target: Target, limits: Limits | None = None) -> Machine:
-    """What is measured on an AVX-512 machine whose units are 32 bytes wide, scaled by the width of vectors; with `limits`, also by what
-    another machine reads per multiply-add."""
+    """Defaults scaled by the width of vectors; with `limits`, what a machine reads per multiply-add."""
     fma = max(target.vector_bytes / 64, 0.25)
     fitted = Machine(fma if target.has_fma else 2 * fma)
     if limits is None:
         return fitted
     cycle = 2 * target.lanes(f32) * fitted.fma / limits.fma_f32[0]
     reads = {"l2": limits.l2[0], "l3": limits.l3[0], "memory": limits.memory[0], "memory_all": limits.memory[1]}
-    rates = {name: getattr(fitted, name) * (read * cycle / _FITTED_READS[name]) for name, read in reads.items()}
-    return replace(fitted, **rates, step=fitted.step + limits.barrier[1] / cycle - _FITTED_BARRIER)
+    rates = {name: share * reads[name] * cycle for name, share in _SHARE.items()}
+    return replace(fitted, **rates, step=fitted.step + limits.barrier[1] / cycle - _BARRIER)
 
 
 def allowed(accuracy: str) -> tuple[str, ...]:
@@ -114,7 +118,8 @@ def _cheapest_algorithm(shape: ConvShape, level: str, vector_bytes: int, names: 
     generic = next((t for t in TARGETS.values() if t.name == level), None)
     generic = generic or next(t for t in TARGETS.values() if t.vector_bytes == vector_bytes)
     reference = replace(generic, cores=REFERENCE_CORES)
-    return min((c for name in names for c in candidates(shape, name, reference)), key=lambda c: c.cycles).algorithm
+    found = (c for name in names for c in candidates(shape, name, reference))
+    return min(found, key=lambda c: c.cycles * (LARGE_TILE_GAIN if c.m == 4 else 1)).algorithm
 
 
 @lru_cache(maxsize=4096)
@@ -176,7 +181,7 @@ class _Model:
         weights = self._weights(grid.positions)
         reads = self._fetch(buffer, buffer + small) * (-(-self.out_blocks // chunk) - 1)
         again = self._fetch(weights, weights + buffer + small)
-        first = self._products(grid, tiles, chunk, weights / self.machine.memory_all)
+        first = self._products(grid, tiles, chunk, weights * min(cores, parts) / self.machine.memory_all)  # each core reads all weights
         later = self._products(grid, tiles, chunk, again)
         return first + (turns - 1) * later + turns * (0.3 * reads + self._transforms(grid, tiles))
 

@@ -1,7 +1,8 @@
 """Direct convolution: register tiles of output pixels x output-channel blocks, the whole reduction in registers, epilogue included.
 
 Work is split by output only: items are (batch, outer positions, row tile, column tile, chunk of output channels), with the chunks
-innermost where all weights stay in the second-level cache, outermost otherwise (the chunk's weights stay, the map is streamed).
+innermost where all weights stay in the second-level cache, outermost otherwise (the chunk's weights stay, the map is streamed, and the
+next chunk's weights are fetched into the second-level cache bit by bit).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from math import prod
 
 from graphc.kernel.spec import ConvSpec
 from graphc.target import Target
-from graphc_cpu.emit.ir import Function, Value, scalar_type
+from graphc_cpu.emit.ir import Function, Value, i64, scalar_type
 from graphc_cpu.kernels.conv_plan import ConvPlan, conv_plan, is_depthwise, reduction
 from graphc_cpu.kernels.conv_store import Corner, conv_epilogue
 from graphc_cpu.kernels.depthwise import emit_depthwise
@@ -19,7 +20,7 @@ from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_functio
 from graphc_cpu.micro.epilogue import check_epilogue
 from graphc_cpu.micro.tile import RegisterTile
 
-PREFETCH_BYTES = 4096
+PREFETCH_BYTES = 8192
 
 
 def emit_conv(spec: ConvSpec, target: Target, name: str) -> Function:
@@ -51,11 +52,13 @@ class _DirectConv:
         return self.f
 
     def _sizes(self) -> dict[str, int]:
-        plan = self.plan
-        chunks = {"chunk": plan.chunks.parts}
-        outer = {f"outer{d}": size for d, size in enumerate(plan.outer)}
-        pixels = {"n": self.spec.output.shape[0], **outer, "row": plan.rows.parts, "column": plan.columns.parts}
-        return {**chunks, **pixels} if plan.weights_outer else {**pixels, **chunks}
+        chunks = {"chunk": self.plan.chunks.parts}
+        return {**chunks, **self._pixels()} if self.plan.weights_outer else {**self._pixels(), **chunks}
+
+    def _pixels(self) -> dict[str, int]:
+        """Tiles of pixels: of one chunk of output channels."""
+        outer = {f"outer{d}": size for d, size in enumerate(self.plan.outer)}
+        return {"n": self.spec.output.shape[0], **outer, "row": self.plan.rows.parts, "column": self.plan.columns.parts}
 
     def _item(self, digits: Mapping[str, Value]) -> None:
         f, plan = self.f, self.plan
@@ -71,15 +74,23 @@ class _DirectConv:
         first_block = start_of(f, digits["chunk"], plan.chunks)
         pixels = [r * plan.steps[-2] + c * plan.steps[-1] for r in range(rows) for c in range(columns)]
         sums = reduction(spec, plan, chunk.width, PREFETCH_BYTES if plan.weights_outer else 0)
-        tile = RegisterTile(f, spec.x.dtype, plan.lanes, pixels, chunk.width, sums)
         x = self._input(digits["n"], position)
         weights = f.pointer(self.pointers[1], f.mul(first_block, plan.lanes * sums.steps), self.element)
+        ahead = self._ahead(weights, digits, chunk.width * plan.lanes * sums.steps) if plan.weights_outer else None
+        tile = RegisterTile(f, spec.x.dtype, plan.lanes, pixels, chunk.width, sums, ahead=ahead, ahead_share=prod(self._pixels().values()))
         acc = tile.emit(x, weights) if spec.groups == 1 else tile.emit_window(x, weights, *self._window(first_block, chunk))
         corner = Corner(digits["n"], tuple(position), first_block)
         epilogue = conv_epilogue(f, self.target, spec, self.pointers, corner, (rows, columns), chunk.width)
         for p in range(len(pixels)):
             for b in range(chunk.width):
                 epilogue.store(acc[p][b], p, b, chunk.valid if b == chunk.width - 1 else plan.lanes)
+
+    def _ahead(self, weights: Value, digits: Mapping[str, Value], size: int) -> Value:
+        """Where this tile's share of the next chunk's weights begins. `size`: of a chunk's weights, in elements."""
+        f, number, sizes = self.f, i64(0), self._pixels()
+        for name, extent in sizes.items():
+            number = f.add(f.mul(number, extent), digits[name])
+        return f.pointer(weights, f.add(i64(size), f.mul(number, size // prod(sizes.values()))), self.element)
 
     def _input(self, n: Value, position: list[Value]) -> Value:
         """Address of what the tile's first pixel reads of channel 0 at kernel position 0."""

@@ -22,7 +22,7 @@ from graphc_cpu.micro.epilogue import check_epilogue
 from graphc_cpu.micro.shape import max_pixels, split
 from graphc_cpu.micro.tile import Reduction, RegisterTile
 
-PREFETCH_BYTES = 4096
+PREFETCH_BYTES = 8192
 L2_SHARE = 0.5
 """Weights beyond this part of the second-level cache are prefetched."""
 

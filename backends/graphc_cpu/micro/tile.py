@@ -61,13 +61,15 @@ class RegisterTile:
     """Emits the reduction of one tile: `pixels` are x offsets (elements) of the tile's pixels, `blocks` the weight vectors per step.
 
     `valid`: lanes of the last block's weights that may be read (the others count as zero). `storage`: how they are stored, see compressed.
+    `ahead`: an address from which on as many bytes as one of `ahead_share` tiles needs are fetched into the second-level cache meanwhile.
     """
 
     def __init__(
         self, f: Function, dtype: DType, lanes: int, pixels: Sequence[int], blocks: int, reduction: Reduction, valid: int = 0,
-        storage: str = "",
+        storage: str = "", ahead: Value | None = None, ahead_share: int = 1,
     ) -> None:  # fmt: skip
         self.valid, self.storage = valid or lanes, storage
+        self.ahead, self.ahead_share = ahead, ahead_share
         self.f, self.dtype, self.lanes = f, dtype, lanes
         self.pixels, self.blocks, self.reduction = tuple(pixels), blocks, reduction
         self.element = scalar_type(dtype)
@@ -102,10 +104,10 @@ class RegisterTile:
     def _start(self, weights: Value) -> tuple[Value, ...]:
         """What the loops carry: the weights' address and the accumulators."""
         zero = Value("zeroinitializer" if self.lanes > 1 else ("0.0" if self.dtype.is_float else "0"), self.vector)
-        return (weights, *[zero] * (len(self.pixels) * self.blocks))
+        return (weights, *([self.ahead] if self.ahead else []), *[zero] * (len(self.pixels) * self.blocks))
 
     def _by_pixel(self, state: tuple[Value, ...]) -> list[list[Value]]:
-        acc = state[1:]
+        acc = state[2 if self.ahead else 1 :]
         return [list(acc[i : i + self.blocks]) for i in range(0, len(acc), self.blocks)]
 
     def _loop(
@@ -133,6 +135,7 @@ class RegisterTile:
         return self._loop(x, state, extent, step, lambda p, s: self._kernel(p, s, tuple(inner), channels), "k")[1]
 
     def _channels(self, x: Value, state: tuple[Value, ...], channels: int) -> tuple[Value, ...]:
+        state = self._fetch_ahead(state, channels)
         unroll = self.unroll if self.reduction.is_transposed else _even_unroll(channels, self.unroll)
         turns, rest = divmod(channels, unroll)
         step = unroll * self.reduction.channel_step
@@ -141,7 +144,8 @@ class RegisterTile:
 
     def _body(self, x: Value, state: tuple[Value, ...], count: int) -> tuple[Value, ...]:
         """`count` channels, unrolled."""
-        weights, acc = state[0], list(state[1:])
+        weights, *ahead = state[: 2 if self.ahead else 1]
+        acc = list(state[1 + len(ahead) :])
         squares = self._squares(weights) if self.reduction.is_transposed and count == self.lanes else []
         for channel in range(count):
             row = [square[channel] for square in squares] or [self._weights(weights, channel, block) for block in range(self.blocks)]
@@ -151,7 +155,7 @@ class RegisterTile:
                     i = p * self.blocks + block
                     acc[i] = multiply_add(self.f, self.dtype, value, row[block], acc[i])
         self._prefetch(weights, count)
-        return (self._weight_at(weights, count * self.reduction.weight_step), *acc)
+        return (self._weight_at(weights, count * self.reduction.weight_step), *ahead, *acc)
 
     def _weights(self, weights: Value, channel: int, block: int) -> Value:
         r = self.reduction
@@ -168,6 +172,17 @@ class RegisterTile:
             size = itemsize(self.storage, self.dtype)
             for offset in range(r.prefetch // size, r.prefetch // size + count * r.weight_step, 64 // size):
                 prefetch(self.f, self._weight_at(weights, offset))
+
+    def _fetch_ahead(self, state: tuple[Value, ...], channels: int) -> tuple[Value, ...]:
+        """The share of some channels in what is fetched into the second-level cache: before their loop, for the reason of `_prefetch`."""
+        if not self.ahead:
+            return state
+        weights, place, *acc = state
+        nbytes = channels * self.reduction.weight_step * itemsize(self.storage, self.dtype)
+        lines = -(-nbytes // (64 * self.ahead_share))
+        for line in range(lines):
+            prefetch(self.f, self.f.pointer(place, 64 * line, "i8"), 2)
+        return (weights, self.f.pointer(place, 64 * lines, "i8"), *acc)
 
     def _squares(self, weights: Value) -> list[list[Value]]:
         """Per block, the weight vectors of the next `lanes` steps."""
