@@ -20,6 +20,8 @@ from graphc_cpu.micro.tile import Reduction
 
 L2_SHARE = 0.6
 """Weights up to this part of the second-level cache are streamed once per pixel tile; larger ones stay and the map is streamed."""
+SMALL_MAP = 0.25
+"""A map up to this part of the weights is streamed in any case: each core then reads only its own part of weights that no cache holds."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,14 @@ def conv_plan(spec: ConvSpec, target: Target) -> ConvPlan:
     rows, columns, chunks = min(_tiles(target, spatial, blocks), key=cost)
     x_strides = spec.x.strides[2 : 2 + len(spec.stride)]
     window = max(last - first for first, last in windows(spec, lanes, chunks))
+    weight_bytes = blocks * lanes * window * taps * spec.x.dtype.itemsize
     return ConvPlan(
         lanes=lanes, spatial=spatial, steps=steps,
         origin=spec.x.origin - sum(p * s for p, s in zip(spec.pad, x_strides, strict=True)),
         kernel=tuple((k, d * s) for k, d, s in zip(spec.weight_shape[2:], spec.dilation, x_strides, strict=True) if k > 1),
         window=window, unit=lanes if spec.groups == 1 else gcd(spec.weight_shape[1], lanes),
         blocks=blocks, rows=rows, columns=columns, chunks=chunks,
-        weights_outer=blocks * lanes * window * taps * spec.x.dtype.itemsize > L2_SHARE * target.l2,
+        weights_outer=weight_bytes > L2_SHARE * target.l2 or spec.x.nbytes <= SMALL_MAP * weight_bytes,
     )  # fmt: skip
 
 
