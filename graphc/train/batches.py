@@ -6,6 +6,7 @@ The order of an epoch is a function of (seed, epoch) alone: that is what makes t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
@@ -61,7 +62,7 @@ class ArrayBatches:
         order = shuffled(self.examples, self.seed, self.epoch) if self.shuffle else np.arange(self.examples)
         for number in range(self.batch, len(self)):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield each(lambda array, rows=rows: array[rows], self.x), self.y[rows]
+            yield each(partial(np.take, indices=rows, axis=0), self.x), self.y[rows]
 
     def set_position(self, epoch: int, batch: int) -> None:
         self.epoch, self.batch = epoch, batch
