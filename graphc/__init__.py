@@ -34,6 +34,7 @@ _ERRORS = [
 _NAMES: dict[str, str] = {
     **dict.fromkeys(_DSL, "graphc_dsl"),
     "compile": "graphc.driver",
+    "data": "graphc.train.data",
     "grad": "graphc.train.grad",
     "TrainStep": "graphc.train.step",
     "optim": "graphc.autodiff.optim",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from graphc.errors import InputError
+from graphc.picture import Size, convert, open_picture, resized, scaled
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm", ".ico"})
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-Size = tuple[int, int]  # (width, height)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Preprocessing:
 
     def load(self, path: Path) -> Array:
         """The picture as an array of the input's rank, batch size 1. Raises InputError for a file that is no picture."""
-        return self.array(_prepared(_open(path), self))
+        return self.array(_prepared(open_picture(path), self))
 
     def array(self, picture: Image) -> Array:
         import numpy as np
@@ -207,57 +207,17 @@ def parse_scale(text: str) -> float:
 # pixels ---------------------------------------------------------------------------------------------------------------------
 
 
-def _open(path: Path) -> Image:
-    """The first frame, upright (EXIF orientation applied)."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-    except UnidentifiedImageError as error:
-        raise InputError("not a picture that Pillow can read", where=str(path), hint="a PNG or JPEG file, or an array as .npy") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"too large a picture: {error}", where=str(path), hint="a smaller picture") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise InputError(reason, where=str(path), hint="check the path, or whether the file is complete") from error
-
-
 def _prepared(picture: Image, to: Preprocessing) -> Image:
     """Mode, size and crop."""
-    picture = _convert(picture, _MODES[to.channels])
+    picture = convert(picture, _MODES[to.channels])
     resize, crop = (to.cover, to.cover) if to.cover is not None else (to.options.resize, to.options.crop)
     if to.cover is not None:
-        picture = _scaled(picture, max(Fraction(to.cover[0], picture.width), Fraction(to.cover[1], picture.height)))
+        picture = scaled(picture, max(Fraction(to.cover[0], picture.width), Fraction(to.cover[1], picture.height)))
     elif isinstance(resize, int):
-        picture = _scaled(picture, Fraction(resize, min(picture.size)))
+        picture = scaled(picture, Fraction(resize, min(picture.size)))
     elif resize is not None:
-        picture = _resized(picture, resize)
+        picture = resized(picture, resize)
     return _cropped(picture, crop) if crop is not None else picture
-
-
-def _convert(picture: Image, mode: str) -> Image:
-    """To L, RGB or RGBA with 8 bits; transparency, where the model has no channel for it, becomes white."""
-    from PIL import Image
-
-    if picture.mode.startswith("I"):
-        picture = picture.convert("I").point(lambda pixel: pixel * (1 / 257)).convert("L")  # 16 bits
-    if mode != "RGBA" and (picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info):
-        rgba = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return picture if picture.mode == mode else picture.convert(mode)
-
-
-def _scaled(picture: Image, ratio: Fraction) -> Image:
-    return _resized(picture, (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))))
-
-
-def _resized(picture: Image, size: Size) -> Image:
-    """Bilinear, over the whole area of a pixel where it shrinks."""
-    from PIL import Image
-
-    return picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR)
 
 
 def _cropped(picture: Image, size: Size) -> Image:
