@@ -148,8 +148,8 @@ def whole(name: str, value: int, least: int) -> None:
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) of a size that may be one number. Raises AttributeValueError for what is no size."""
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2:
+    sides: Sequence[int] = (size, size) if isinstance(size, int) else size
+    if not isinstance(sides, (tuple, list)) or len(sides) != 2:
         raise AttributeValueError(f"size={size!r}", hint="pixels: one number, or (height, width)")
     for side in sides:
         whole("size", side, 1)

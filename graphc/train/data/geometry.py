@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _MOST_DEGREES = 180
 _MOST_SHEAR = 80
 _MOST_ZOOM = 100
+_DIGITS = 12  # of a map: the cosine of a right angle is 0, and then pixels are copied exactly (Pillow rounds bytes down)
 
 
 class Affine:
@@ -48,8 +49,8 @@ class Shift(Affine):
     draws: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        if len(self._most) != 2:
-            raise AttributeValueError(f"pixels={self.pixels!r}", hint="one number, or (x, y)")
+        if not isinstance(self.pixels, (int, tuple)) or len(self._most) != 2:
+            raise AttributeValueError(f"pixels={self.pixels!r}", hint="a whole number, or (x, y)")
         for most in self._most:
             whole("pixels", most, 0)
         between("fill", self.fill, 0, WHITE)
@@ -170,7 +171,7 @@ def resample(images: Array, maps: Array, fill: float) -> Array:
     middle = np.array([width / 2, height / 2, 0])
     maps = maps.copy()
     maps[:, :, 2] += middle - maps @ middle
-    rows = maps[:, :2].reshape(len(maps), 6).tolist()
+    rows = maps[:, :2].reshape(len(maps), 6).round(_DIGITS).tolist()
 
     def one(picture: Image, n: int) -> Image:
         color = fill if picture.mode == "F" else (int(fill),) * len(picture.getbands())
