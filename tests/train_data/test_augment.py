@@ -132,6 +132,8 @@ def test_random_resized_crop_of_everything_is_a_resize() -> None:
     images = _images()
     entry = D.RandomResizedCrop((11, 9), scale=(1, 1), ratio=(9 / 11, 9 / 11))
     np.testing.assert_array_equal(entry.apply(images, _u(entry)), images)
+    edge = D.RandomResizedCrop(7, scale=(1e-6, 1))  # a box that rounding put outside would be refused
+    edge.apply(_images(2000, 1, 37, 41), np.hstack([_u(edge, 2000)[:, :2], np.full((2000, 2), 1 - 2.0**-53)]))
     flat = np.full((2, 3, 20, 30), 77, np.uint8)
     assert (D.RandomResizedCrop(7).apply(flat, _u(D.RandomResizedCrop(7), 2)) == 77).all()
 

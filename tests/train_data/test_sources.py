@@ -88,6 +88,9 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing", "\0"):
         with pytest.raises(InputError):
             graphc.data.ImageFolder(path, 8)
+    not_a_folder = write(tmp_path / "file", b"")
+    with pytest.raises(InputError, match="cannot be read"):
+        graphc.data.ImageFolder(not_a_folder, 8)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: has no pictures"):
         graphc.data.ImageFolder(tmp_path, 8)

@@ -14,7 +14,6 @@ from graphc.train.data.augment import whole
 
 T = TypeVar("T")
 S = TypeVar("S")
-_END = object()
 
 
 def ahead(make: Callable[[S], T], of: Iterable[S], workers: int, prefetch: int) -> Iterator[T]:
@@ -54,8 +53,10 @@ class Stream(MadeBatches):
         self.prefetch = prefetch
 
     def __iter__(self) -> Iterator[Batch]:
-        first, source = self.batch, super().__iter__()
-        for number, batch in enumerate(ahead(lambda _: next(source, _END), range(first, len(self)), 1, self.prefetch), first):
-            if batch is _END:
-                raise InputError(f"the function of batches made {number} for epoch {self.epoch}, its length is {len(self)}")
-            yield batch  # type: ignore[misc]  # not _END
+        return self._ahead(super().__iter__(), self.epoch, self.batch)
+
+    def _ahead(self, source: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:
+        for number, batch in enumerate(ahead(lambda _: next(source, None), range(first, len(self)), 1, self.prefetch), first):
+            if batch is None:
+                raise InputError(f"the function of batches made {number} for epoch {epoch}, its length is {len(self)}")
+            yield batch

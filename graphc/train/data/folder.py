@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from os import PathLike
 from pathlib import Path
-from typing import Union
+from typing import NoReturn, Union
 
 import numpy as np
 
@@ -73,9 +73,10 @@ class ImageFolder:
 def _classes(path: Path) -> tuple[str, ...]:
     try:
         names = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
-    except (OSError, ValueError) as error:
-        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise InputError(reason, where=str(path), hint="a folder that holds one folder for each class") from error
+    except OSError as error:
+        _unreadable(error)
+    except ValueError as error:
+        raise InputError(f"is no path: {error}", where=str(path)) from error
     if not names:
         raise InputError("holds no folders", where=str(path), hint="one folder of pictures for each class")
     return tuple(names)
@@ -87,10 +88,15 @@ def _pictures(folder: Path) -> tuple[list[Path], list[Path]]:
 
     known = {suffix for suffix, format in Image.registered_extensions().items() if format in Image.OPEN}
     found: tuple[list[Path], list[Path]] = ([], [])
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith("."):
                 file = Path(parent, name)
                 found[file.suffix.lower() not in known].append(file)
     return found
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    hint = "a folder that holds one folder for each class"
+    raise InputError(f"cannot be read: {error.strerror}", where=str(error.filename), hint=hint) from error

@@ -73,7 +73,7 @@ class Shift(Affine):
 
 @dataclass(frozen=True)
 class Rotation(Affine):
-    """By an angle from -degrees to degrees around the middle."""
+    """By an angle from -degrees to degrees around the middle, positive ones clockwise."""
 
     degrees: float
     fill: float = 0
@@ -158,7 +158,7 @@ class RandomResizedCrop:
         area, ratio = span(u[:, 0], *self.scale) * height * width, np.exp(span(u[:, 1], log(self.ratio[0]), log(self.ratio[1])))
         w, h = np.clip(np.sqrt(area * ratio), 1, width), np.clip(np.sqrt(area / ratio), 1, height)
         left, top = u[:, 2] * (width - w), u[:, 3] * (height - h)
-        boxes = np.stack([left, top, left + w, top + h], 1).tolist()
+        boxes = np.stack([left, top, np.minimum(left + w, width), np.minimum(top + h, height)], 1).tolist()
         size = pair(self.size)
         return _each_picture(images, size, lambda picture, n: picture.resize(size[::-1], Resampling.BILINEAR, boxes[n]))
 

@@ -57,8 +57,8 @@ class Loader:
             raise InputError(f"{len(source)} samples make no whole batch of {batch_size}", hint="a smaller batch_size, or drop_last=False")
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.source), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        full, rest = divmod(len(self.source), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
         order, draws = self.order(), Draws(self.seed, self.epoch, self._chain.draws)

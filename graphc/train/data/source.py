@@ -15,7 +15,7 @@ from graphc.errors import GraphcError, InputError
 from graphc.ir.graph import Array
 from graphc.limits import check_bytes, memory_for
 
-CHUNK = 256  # samples at a time
+CHUNK = 32  # samples at a time: 50 MB of a photograph's size in double precision
 
 
 class Source(Protocol):
