@@ -168,20 +168,22 @@ def test_no_more_than_prefetch_is_made_ahead() -> None:
 
 
 def test_workers_work_while_the_consumer_does() -> None:
-    """Ten batches of 20 ms and ten steps of 20 ms take little more than eleven of them."""
+    """While the consumer holds the first batch, the second is read."""
+    second = threading.Event()
 
-    class Slow:
+    class Watched:
         def __len__(self) -> int:
             return 10
 
         def __getitem__(self, index: int) -> tuple[Array, int]:
-            time.sleep(0.02)
+            if index == 1:
+                second.set()
             return np.zeros(1, np.float32), 0
 
-    start = time.perf_counter()
-    for _ in D.Loader(Slow(), 1):
-        time.sleep(0.02)
-    assert time.perf_counter() - start < 0.36
+    batches = iter(D.Loader(Watched(), 1, shuffle=False))
+    next(batches)
+    assert second.wait(timeout=60)
+    batches.close()  # type: ignore[attr-defined]
 
 
 class Failing:

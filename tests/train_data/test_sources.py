@@ -108,6 +108,8 @@ def test_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept.classes == source.classes
     np.testing.assert_array_equal(kept.x, source.gather(np.arange(4))[0])
     np.testing.assert_array_equal(kept.y, source.labels)
+    with pytest.raises(InputError, match="samples 32 to 39"):
+        graphc.data.in_memory([(np.zeros(4 if i < 32 else 1), 0) for i in range(40)])
     monkeypatch.setenv("GRAPHC_MAX_BYTES", "700")
     with pytest.raises(ResourceError):
         graphc.data.in_memory(source)

@@ -91,7 +91,10 @@ def in_memory(source: Source) -> Arrays:
         x, y = (np.empty((len(source), *a.shape), a.dtype) for a in (first, label))
         for start in range(0, len(source), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(source)))
-            x[rows], y[rows] = gather(source, rows)
+            samples, labels = gather(source, rows)
+            if samples.shape[1:] != first.shape or labels.shape[1:] != label.shape:
+                raise InputError(f"differ in shape from sample 0, {list(first.shape)}", where=f"samples {start} to {rows[-1]}")
+            x[rows], y[rows] = samples, labels
     return Arrays(x, y, getattr(source, "classes", ()))
 
 
