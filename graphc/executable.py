@@ -64,6 +64,7 @@ class Executable:
         self._graph = graph
         self._compile_for = compile_for
         self._compiled: dict[tuple[tuple[str, int], ...], Compiled] = {}
+        self._by_shapes: dict[tuple[tuple[int, ...], ...], Compiled] = {}  # of the inputs: the short way of a call with known shapes
         self._lock = threading.Lock()
         self._stateful = threading.Lock()  # runs that update state go one after the other
         self._signature = Signature({value.name: value.type for value in graph.inputs})
@@ -97,6 +98,7 @@ class Executable:
             if key not in self._compiled:
                 if len(self._compiled) >= MAX_PROGRAMS:
                     del self._compiled[next(iter(self._compiled))]
+                    self._by_shapes.clear()
                 with memory_for("to compile"):
                     self._compiled[key] = self._compile_for(sizes)
             return self._compiled[key]
@@ -130,8 +132,11 @@ class Executable:
         return next(reversed(self._compiled.values()))
 
     def _run(self, feeds: Mapping[str, Any]) -> tuple[Compiled, list[Array]]:
-        arrays, sizes = self._signature.check(feeds)
-        compiled = self.compiled(sizes)
+        arrays = self._signature.arrays(feeds)
+        shapes = tuple([array.shape for array in arrays.values()])
+        compiled = self._by_shapes.get(shapes)
+        if compiled is None:
+            compiled = self._by_shapes[shapes] = self.compiled(self._signature.sizes(arrays))
         with memory_for("to run"), self._stateful if compiled.plan.states else nullcontext():
             return compiled, compiled.program.run(list(arrays.values()))
 

@@ -31,6 +31,11 @@ class Signature:
 
     def check(self, feeds: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, int]]:
         """C-contiguous arrays in input order, and the size of each symbol. Raises InputError for what does not fit."""
+        arrays = self.arrays(feeds)
+        return arrays, self.sizes(arrays)
+
+    def arrays(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """C-contiguous arrays of the right dtypes and ranks in input order. Raises InputError for what does not fit."""
         if not isinstance(feeds, Mapping):
             raise InputError(f"inputs by name are a mapping, not a {type(feeds).__name__}", hint=f"{{name: array}} for {self}")
         unknown = feeds.keys() - self.inputs.keys()
@@ -41,10 +46,10 @@ class Signature:
             if name not in feeds:
                 raise InputError(f"input {name!r} ({wanted}) is missing", hint=f"the model takes {self}")
             arrays[name] = _array(name, wanted, feeds[name])
-        return arrays, self._sizes(arrays)
+        return arrays
 
-    def _sizes(self, arrays: Mapping[str, Array]) -> dict[str, int]:
-        """Plain symbols take the sizes of their axes; every axis must agree with its dim."""
+    def sizes(self, arrays: Mapping[str, Array]) -> dict[str, int]:
+        """The size of each symbol: plain symbols take the sizes of their axes; every axis must agree with its dim (else InputError)."""
         axes = [
             (name, axis, dim, size)
             for name, wanted in self.inputs.items()
