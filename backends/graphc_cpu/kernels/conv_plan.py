@@ -21,7 +21,7 @@ from graphc_cpu.micro.tile import Reduction
 L2_SHARE = 0.6
 """Weights up to this part of the second-level cache are streamed once per pixel tile; larger ones stay and the map is streamed."""
 SMALL_MAP = 1.0
-"""A map up to this part of the weights is streamed in any case: each core then reads its own part of the weights alone, and ahead of use."""
+"""A map up to this part of the weights is streamed in any case: each core then reads its own part of the weights alone."""
 
 
 @dataclass(frozen=True)
