@@ -29,7 +29,7 @@ _DSL = [
 ]  # fmt: skip
 _ERRORS = [
     "GraphcError", "ModelError", "UnsupportedError", "TypeMismatchError", "ShapeError", "DynamicShapeError", "InputError",
-    "AttributeValueError", "VerifyError", "ResourceError", "BackendError",
+    "AttributeValueError", "NumericalError", "VerifyError", "ResourceError", "BackendError",
 ]  # fmt: skip
 _NAMES: dict[str, str] = {
     **dict.fromkeys(_DSL, "graphc_dsl"),
@@ -38,6 +38,7 @@ _NAMES: dict[str, str] = {
     "grad": "graphc.train.grad",
     "TrainStep": "graphc.train.step",
     "optim": "graphc.autodiff.optim",
+    "losses": "graphc.train.losses",
     "Executable": "graphc.executable",
     "Graph": "graphc.ir.graph",
     "Target": "graphc.target",

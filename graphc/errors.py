@@ -58,6 +58,10 @@ class AttributeValueError(GraphcError):
     """An attribute of an op has a value that makes no sense."""
 
 
+class NumericalError(GraphcError):
+    """A loss or gradient is NaN or infinite, or the norm of the gradients is."""
+
+
 class VerifyError(GraphcError):
     """An invariant of the graph or plan does not hold: a bug in graphc or in a third-party pass."""
 

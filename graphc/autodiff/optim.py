@@ -2,17 +2,25 @@
 
 Names, defaults and formulas are PyTorch's (torch.optim); the learning rate is an input of the program, so that a schedule changes it
 without compiling anew. `weight_decay` is coupled (added to the gradient) but for AdamW, where it is decoupled.
+
+Every optimizer also takes `l1` and `l2`, which add l1 |p| + l2 / 2 p^2 of every entry to what is minimised (not to the loss that a step
+returns), and `groups`: parameters that are treated otherwise, by name or rank:
+
+    SGD(lr=0.1, weight_decay=5e-4, groups=[Group(max_rank=1, weight_decay=0.0), Group("head.*", lr_scale=10.0)])
+
+Gradients are clipped before regularisation is added, as where PyTorch's optimizers add weight decay.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 
-from graphc.errors import AttributeValueError
+from graphc.errors import AttributeValueError, InputError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ops.express import Arithmetic
@@ -23,12 +31,47 @@ SUFFIX = ":update"  # of the names of the nodes that update a parameter
 
 
 @dataclass(frozen=True)
+class Group:
+    """Parameters whose names match one of the patterns (shell wildcards; none given: all) and that have at most `max_rank` axes.
+
+    max_rank=1 are biases and the scales of normalisation. lr_scale multiplies the learning rate; weight_decay, l1 and l2 take the place
+    of the optimizer's. A parameter belongs to the first group that it fits.
+    """
+
+    patterns: Sequence[str] | str = ()
+    max_rank: int | None = None
+    lr_scale: float = 1.0
+    weight_decay: float | None = None
+    l1: float | None = None
+    l2: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patterns", (self.patterns,) if isinstance(self.patterns, str) else tuple(self.patterns))
+        _at_least(self, 0.0, "max_rank", "lr_scale", "weight_decay", "l1", "l2")
+
+    def has(self, parameter: Value) -> bool:
+        fits = not self.patterns or any(fnmatchcase(parameter.name, pattern) for pattern in self.patterns)
+        return fits and (self.max_rank is None or parameter.type.rank <= self.max_rank)
+
+    def check(self, parameters: Sequence[Value]) -> None:
+        """Raises InputError for a pattern that no parameter matches."""
+        for pattern in self.patterns:
+            if not any(fnmatchcase(parameter.name, pattern) for parameter in parameters):
+                some = ", ".join(parameter.name for parameter in parameters[:5])
+                raise InputError(f"no trained parameter matches {pattern!r} of a group", hint=f"they are called {some}, ...")
+
+
+@dataclass(frozen=True)
 class Context:
-    """What a rule may use: `rate`, the learning rate, and `count`, the number of this step from 1, both f64 scalars of the graph."""
+    """What a rule may use: `rate`, the learning rate, and `count`, the number of this step from 1, both f64 scalars of the graph.
+
+    `go`: a bool scalar; where it is false, all state keeps its old value (None: it is always true).
+    """
 
     builder: Builder
     rate: Value
     count: Value
+    go: Value | None = None
 
     @property
     def a(self) -> Arithmetic:
@@ -43,31 +86,58 @@ class Context:
         return self.builder.state(f"{parameter.name}.{name}", np.zeros(parameter.type.static_shape, parameter.type.dtype.numpy))
 
     def update(self, state: Value, value: Value) -> Value:
+        """Make `value` the state after the step; returns what the state will be."""
+        value = value if self.go is None else self.a("where", self.go, value, state)
         self.builder.graph.updates[state] = value
         return value
 
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """`lr`: the learning rate of a step that is given none."""
+    """`lr`: the learning rate of a step that is given none; `l1`, `l2`, `groups`: see the module."""
 
     lr: float
+    l1: float = field(default=0.0, kw_only=True)
+    l2: float = field(default=0.0, kw_only=True)
+    groups: Sequence[Group] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        _at_least(self, 0.0, "lr", "weight_decay", "momentum", "eps")
+        object.__setattr__(self, "groups", (self.groups,) if isinstance(self.groups, Group) else tuple(self.groups))
+        _at_least(self, 0.0, "lr", "weight_decay", "momentum", "eps", "l1", "l2")
 
     @abstractmethod
     def step(self, context: Context, parameter: Value, grad: Value) -> Value:
         """The parameter after the step; registers the updates of the moments."""
 
-    def apply(self, builder: Builder, rate: Value, count: Value, pairs: Iterable[tuple[Value, Value]]) -> None:
-        """Register the updates of all (parameter, gradient)."""
-        context = Context(builder, rate, count)
+    def apply(self, builder: Builder, rate: Value, count: Value, pairs: Iterable[tuple[Value, Value]], go: Value | None = None) -> None:
+        """Register the updates of all (parameter, gradient). go: a bool scalar without which nothing moves.
+
+        Raises InputError for a pattern of a group that matches no parameter.
+        """
+        pairs = list(pairs)
+        for group in self.groups:
+            group.check([parameter for parameter, _ in pairs])
+        contexts: dict[float, Context] = {}
         for parameter, grad in pairs:
+            group = next((group for group in self.groups if group.has(parameter)), _REST)
+            if group.lr_scale not in contexts:
+                scaled = rate if group.lr_scale == 1 else Arithmetic(builder)("mul", rate, group.lr_scale)
+                contexts[group.lr_scale] = Context(builder, scaled, count, go)
+            context = contexts[group.lr_scale]
             start = len(builder.graph.nodes)
-            context.update(parameter, self.step(context, parameter, grad))
+            context.update(parameter, self.of(group)._regularised_step(context, parameter, grad))
             for node in builder.graph.nodes[start:]:
                 node.name = f"{parameter.name}{SUFFIX}"
+
+    def of(self, group: Group) -> Optimizer:
+        """The optimizer with the group's options."""
+        given = {name: getattr(group, name) for name in ("weight_decay", "l1", "l2")}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def _regularised_step(self, context: Context, parameter: Value, grad: Value) -> Value:
+        a = context.a
+        grad = a("add", grad, a("mul", a("sign", parameter), self.l1)) if self.l1 else grad
+        return self.step(context, parameter, _decayed(a, parameter, grad, self.l2))
 
 
 @dataclass(frozen=True)
@@ -197,8 +267,11 @@ def _average(context: Context, old: Value, fresh: Value, keep: float) -> Value:
     return context.update(old, a("add", a("mul", old, keep), a("mul", fresh, 1.0 - keep)))
 
 
-def _at_least(optimizer: Optimizer, least: float, *names: str) -> None:
+def _at_least(options: object, least: float, *names: str) -> None:
     for name in names:
-        value = getattr(optimizer, name, least)
-        if not value >= least:
-            raise AttributeValueError(f"{type(optimizer).__name__}: {name} = {value}", hint=f"at least {least}")
+        value = getattr(options, name, None)
+        if value is not None and not value >= least:
+            raise AttributeValueError(f"{type(options).__name__}: {name} = {value}", hint=f"at least {least}")
+
+
+_REST = Group()

@@ -33,7 +33,7 @@ SEED, STEP = "train.seed", "train.step"
 
 @dataclass(frozen=True)
 class TrainingForm:
-    """What a step works on: `parameters` are trained; `step` counts the steps done so far (i64 scalar state)."""
+    """What a step works on: `parameters` are trained; `step` counts the runs done so far (i64 scalar state)."""
 
     graph: Graph
     parameters: tuple[Value, ...]
@@ -59,12 +59,15 @@ def _check_patterns(graph: Graph, freeze: Sequence[str]) -> None:
             raise InputError(f"no parameter matches the frozen pattern {pattern!r}", hint=f"the parameters are called {some}, ...")
 
 
-def training_form(graph: Graph, freeze: Sequence[str] = (), seed: int = 0) -> TrainingForm:
-    """Rewrite `graph` (static shapes) in place. Raises InputError for a pattern of `freeze` that matches nothing."""
+def training_form(graph: Graph, freeze: Sequence[str] = (), seed: int = 0, counter: str = STEP) -> TrainingForm:
+    """Rewrite `graph` (static shapes) in place; `counter`: the name of the state that counts runs, on which dropout depends.
+
+    Raises InputError for a pattern of `freeze` that matches nothing.
+    """
     parameters = trainable(graph, freeze)
     patch = Patch(graph, NAME)
     builder = patch.builder
-    step = builder.state(graph.fresh_name(STEP), np.zeros((), np.int64))
+    step = builder.state(graph.fresh_name(counter), np.zeros((), np.int64))
     dropouts = [node for node in graph.nodes if isinstance(node.op, Dropout) and node.op.rate > 0]
     for node in [node for node in graph.nodes if isinstance(node.op, BatchNorm)]:
         if all(value.producer is None for value in node.inputs[3:]) and not is_frozen(node.inputs[3].name, freeze):

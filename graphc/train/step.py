@@ -11,33 +11,57 @@ import numpy as np
 from graphc import backend as backends
 from graphc.autodiff.optim import SGD, Optimizer
 from graphc.driver import as_graph, check_options, lower
-from graphc.errors import InputError
+from graphc.errors import InputError, NumericalError
 from graphc.executable import Compiled, Executable, apart_of
 from graphc.ir.graph import Array, Graph
 from graphc.ir.state import aligned, own_state
 from graphc.passes.base import Context
 from graphc.target import Target
-from graphc.train.build import LOSS, RATE, TARGET, Recipe, build_gradients, build_step, prediction, signature
+from graphc.train.build import (
+    FINITE,
+    LOSS,
+    NORM,
+    RATE,
+    RESULTS,
+    TARGET,
+    WAITING,
+    Recipe,
+    build_accumulation,
+    build_gradients,
+    build_step,
+    prediction,
+    signature,
+)
+from graphc.train.diagnose import first_nonfinite
 from graphc.train.losses import LossLike, find_loss
 
 
 class TrainStep:
-    """One training step of a model: `step(x, y)` -> {"loss": float, "outputs": array, or a tuple of them}.
+    """One training step of a model: `step(x, y)` -> {"loss": float, "outputs": array, or a tuple of them, "grad_norm", "finite", "updated"}.
 
-    model: anything that `graphc.compile` takes; it is not changed. loss: a name of `graphc.train.losses`, or a function
+    model: anything that `graphc.compile` takes; it is not changed. loss: a loss of `graphc.losses`, its name, or a function
     (builder, prediction, target) -> scalar value. freeze: patterns of parameter names that stay as they are (shell wildcards).
     seed: of dropout. clip_norm, clip_value: see `Recipe`. Steps of one TrainStep run one after the other. Its parameters and moments are
     its own, and the result does not depend on `threads`.
+
+    accumulate: every that many batches make one update, with the mean over all their elements, as one big batch would. Batch
+    normalisation takes the statistics of each batch by itself and moves the running ones at each, as in PyTorch.
+
+    nonfinite: what happens where the loss or the norm of all gradients is NaN or infinite. "raise": nothing changes, and a NumericalError
+    names the step and the first node that made such a number; "skip": nothing changes, and the result says so ("finite", "updated");
+    "report": the update is made, and the result says so.
     """
 
     def __init__(
         self, model: Any, loss: LossLike = "cross_entropy", optimizer: Optimizer | None = None, threads: int | None = None, *,
         freeze: Sequence[str] = (), seed: int = 0, clip_norm: float | None = None, clip_value: float | None = None,
+        accumulate: int = 1, nonfinite: str = "raise",
         dims: Mapping[str, int] | None = None, target: str | Target = "host", accuracy: str = "default", backend: str = "cpu",
     ) -> None:  # fmt: skip
         check_options(threads, accuracy)
         self._model = as_graph(model, dims)
-        self.recipe = Recipe(find_loss(loss), optimizer or SGD(lr=1e-2), tuple(freeze), seed, clip_norm, clip_value)
+        rules = (tuple(freeze), seed, clip_norm, clip_value, accumulate, nonfinite)
+        self.recipe = Recipe(find_loss(loss), optimizer or SGD(lr=1e-2), *rules)
         self.threads = threads
         self._backend = backends.find(backend)
         machine = self._backend.target(target)
@@ -47,13 +71,26 @@ class TrainStep:
         self.parameters: MutableMapping[str, Array] = _Parameters(self)
         self._forget()
 
-    def __call__(self, x: Any, y: Any, lr: float | None = None) -> dict[str, Any]:
-        """One update on a batch. x: an array, or arrays by input name; y: the target; lr: instead of the optimizer's for this step."""
-        rate = np.asarray(self.recipe.optimizer.lr if lr is None else lr, np.float64)
+    def __call__(self, x: Any, y: Any, lr: float | None = None, update: bool | None = None) -> dict[str, Any]:
+        """One batch. x: an array, or arrays by input name; y: the target; lr: instead of the optimizer's for this update.
+
+        update: of a step that accumulates, whether this batch completes an update with those that wait (None: every `accumulate`-th does).
+        "grad_norm" is the norm of the gradient before clipping: of the update, or of the batch alone where there is none.
+        """
         with self._lock:
-            found = self._step.run({**self._feeds(x, y), RATE: rate})
-        outputs = tuple(list(found.values())[1:])
-        return {"loss": float(found[LOSS]), "outputs": outputs[0] if len(outputs) == 1 else outputs}
+            last = self._completes(update)
+            feeds = self._feeds(x, y)
+            rate = np.asarray(self.recipe.optimizer.lr if lr is None else lr, np.float64)
+            found = self._step.run({**feeds, RATE: rate}) if last else self._gather.run(feeds)
+            finite = bool(found[FINITE])
+            if not finite and self.recipe.nonfinite == "raise":
+                raise self._nonfinite(feeds, found)
+        outputs = tuple(found[name] for name in found if name not in RESULTS)
+        moved = finite or self.recipe.nonfinite == "report"
+        return {
+            "loss": float(found[LOSS]), "outputs": outputs[0] if len(outputs) == 1 else outputs,
+            "grad_norm": float(found[NORM]), "finite": finite, "updated": last and moved,
+        }  # fmt: skip
 
     def gradients(self, x: Any, y: Any) -> dict[str, Any]:
         """{"loss", "grads": by parameter, "input_grads": by float input} of a batch; nothing is updated, and nothing clipped."""
@@ -62,6 +99,28 @@ class TrainStep:
         grads = {name[len("grad:") :]: array for name, array in found.items() if name.startswith("grad:")}
         inputs = {name: grads.pop(name) for name in list(grads) if name in self._step.inputs}
         return {"loss": float(found[LOSS]), "grads": grads, "input_grads": inputs}
+
+    def diagnose(self, x: Any, y: Any) -> str:
+        """Where the first number that is NaN or infinite comes from, on a batch and the parameters of now: an input, a parameter, or the
+        first node, forward or backward, that makes one of numbers that are none; "" where there is none. Compiles a program of its own."""
+        with self._lock:
+            return first_nonfinite(self._model, self.recipe, self._compiler, self._feeds(x, y), self._state)
+
+    def _completes(self, update: bool | None) -> bool:
+        if self.recipe.accumulate == 1:
+            if update is False:
+                raise InputError("update=False of a step that does not accumulate", hint="TrainStep(..., accumulate=4)")
+            return True
+        waiting = int(self._state[WAITING]) if WAITING in self._state else 0
+        return waiting + 1 >= self.recipe.accumulate if update is None else update
+
+    def _nonfinite(self, feeds: Mapping[str, Any], found: Mapping[str, Array]) -> NumericalError:
+        """The state is as it was before the step, so the step can be looked at again."""
+        cause = first_nonfinite(self._model, self.recipe, self._compiler, feeds, self._state) or "the norm of the gradients overflows"
+        counter = "train.step" if self.recipe.accumulate == 1 else "train.batches"
+        reason = f"the loss is {float(found[LOSS])}, the norm of the gradients {float(found[NORM])}: {cause}. Nothing was changed"
+        hint = 'a smaller learning rate, clip_norm, or nonfinite="skip"'
+        return NumericalError(reason, where=f"step {int(self._state[counter]) + 1}", hint=hint)
 
     @property
     def state(self) -> dict[str, Array]:
@@ -101,6 +160,7 @@ class TrainStep:
     def _forget(self) -> None:
         """Compile anew at the next call: a constant has changed."""
         self._step = Executable(signature(self._model, self.recipe, True), self._compiler(build_step))
+        self._gather = Executable(signature(self._model, self.recipe, False), self._compiler(build_accumulation))
         self._gradients = Executable(signature(self._model, self.recipe, False), self._compiler(build_gradients))
 
     def _compiler(self, build: Callable[[Graph, Recipe], Graph]) -> Callable[[Mapping[str, int]], Compiled]:
@@ -116,20 +176,7 @@ class TrainStep:
     def _feeds(self, x: Any, y: Any) -> dict[str, Any]:
         names = [value.name for value in self._model.inputs]
         feeds = dict(x) if isinstance(x, Mapping) else {names[0]: x} if len(names) == 1 else dict(zip(names, x, strict=True))
-        return {**feeds, TARGET: self._target(y)}
-
-    def _target(self, y: Any) -> Array:
-        type = self.recipe.loss.target_type(prediction(self._model).type)
-        array = np.asarray(y)
-        if not self.recipe.loss.labels:
-            return array
-        if array.dtype.kind not in "iu":
-            raise InputError(f"labels of dtype {array.dtype}", hint="class numbers as integers, not one-hot rows")
-        classes = prediction(self._model).type.shape[1]
-        if array.size and isinstance(classes, int) and (array.min() < 0 or array.max() >= classes):
-            raise InputError(f"labels from {array.min()} to {array.max()}, the model has the classes 0 to {classes - 1}")
-        fill = type.rank - array.ndim
-        return array.astype(np.int64).reshape(array.shape + (1,) * fill) if fill > 0 else array.astype(np.int64)
+        return {**feeds, TARGET: self.recipe.loss.target(y, prediction(self._model).type)}
 
     def __repr__(self) -> str:
         return f"<graphc.TrainStep {self._model.name!r}: {self.recipe.loss.name}, {self.recipe.optimizer}>"
