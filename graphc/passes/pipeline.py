@@ -19,6 +19,7 @@ from graphc.passes import (
     fold_constants,
     fuse,
     layout,
+    order_updates,
     widen_half,
 )
 from graphc.passes.base import Context, Pass
@@ -42,7 +43,8 @@ MACHINE: tuple[Pass, ...] = (
     Pass("fuse-pointwise", "what no convolution took joins into loops", fuse.fuse_pointwise),
     Pass("choose-algorithm", "before layouts, because whole tiles are read from the halo", algorithm.run),
     Pass("compress-weights", "only where the caller asks for it: dense layers read bf16 or int8", compress_weights.run),
-    Pass("choose-layout", "last: layouts belong to the values that kernels store", layout.run),
+    Pass("choose-layout", "layouts belong to the values that kernels store", layout.run),
+    Pass("order-updates", "last: all kernels are known; training only", order_updates.run),
 )
 ALL: tuple[Pass, ...] = PORTABLE + MACHINE
 

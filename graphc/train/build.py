@@ -29,8 +29,8 @@ Pairs = list[tuple[Value, Value]]  # (parameter, gradient)
 class Recipe:
     """What a step does. `clip_norm`: the largest norm of all gradients together; `clip_value`: the largest magnitude of one entry.
 
-    `accumulate`: how many batches make an update. `nonfinite`: with "raise" and "skip", a batch whose loss, or whose gradients' norm, is
-    NaN or infinite changes no state at all; with "report" it does.
+    `accumulate`: how many batches make an update. `nonfinite`: with "raise" and "skip", a batch whose loss is NaN or infinite changes no
+    state at all; with "report" it does. `check_gradients`: the same for a batch whose gradients' norm is; `clip_norm` implies it.
     """
 
     loss: Loss
@@ -41,6 +41,7 @@ class Recipe:
     clip_value: float | None = None
     accumulate: int = 1
     nonfinite: str = "raise"
+    check_gradients: bool = False
 
     def __post_init__(self) -> None:
         for name in ("clip_norm", "clip_value"):
@@ -51,6 +52,11 @@ class Recipe:
             raise AttributeValueError(f"accumulate={self.accumulate!r}", hint="how many batches make an update: 1 or more")
         if self.nonfinite not in NONFINITE:
             raise AttributeValueError(f"nonfinite={self.nonfinite!r}", hint=f"one of {', '.join(NONFINITE)}")
+
+    @property
+    def needs_norm(self) -> bool:
+        return self.check_gradients or self.clip_norm is not None
+
 
 
 def signature(model: Graph, recipe: Recipe, with_rate: bool) -> Graph:
@@ -94,7 +100,7 @@ def build_accumulation(model: Graph, recipe: Recipe) -> Graph:
     total, weight = recipe.loss.parts(form.builder, form.prediction, form.target)
     pairs = form.pairs(scalar(total))
     loss = total if weight is None else a("div", total, weight)
-    norm = _norm(a, pairs, total)
+    norm = _norm(a, pairs, total) if recipe.check_gradients else None
     finite = _finite(a, loss, norm)
     for parameter, grad in pairs:
         sums = _sums(form.builder, parameter)
@@ -102,7 +108,7 @@ def build_accumulation(model: Graph, recipe: Recipe) -> Graph:
     _count(form, model, weight)
     if recipe.nonfinite != "report":
         _guard(a, model, finite)
-    model.set_outputs(dict(zip(RESULTS, (loss, finite, norm if weight is None else a("div", norm, weight)), strict=True)) | names)
+    _set_outputs(model, loss, finite, norm if weight is None or norm is None else a("div", norm, weight), names)
     return model
 
 
@@ -181,14 +187,18 @@ def _build_last(model: Graph, recipe: Recipe) -> Graph:
 def _finish(form: Forward, recipe: Recipe, loss: Value, pairs: Pairs, count: Value, names: Mapping[str, Value]) -> None:
     """Clipping, check, update, outputs. `count`: the number of this update from 1, i64."""
     a, graph = form.a, form.graph
-    norm = _norm(a, pairs, loss)
+    norm = _norm(a, pairs, loss) if recipe.needs_norm else None
     finite = _finite(a, loss, norm)
     go = None if recipe.nonfinite == "report" else finite
     if go is not None:
         _guard(a, graph, go)
     rate = form.builder.input(RATE, f64, ())
     recipe.optimizer.apply(form.builder, rate, form.builder.add(Cast(f64), count), _clipped(a, recipe, pairs, norm), go)
-    graph.set_outputs(dict(zip(RESULTS, (loss, finite, norm), strict=True)) | dict(names))
+    _set_outputs(graph, loss, finite, norm, names)
+
+
+def _set_outputs(graph: Graph, loss: Value, finite: Value, norm: Value | None, names: Mapping[str, Value]) -> None:
+    graph.set_outputs({LOSS: loss, FINITE: finite, **({NORM: norm} if norm is not None else {}), **names})
 
 
 def _sums(builder: Builder, parameter: Value) -> Value:
@@ -214,9 +224,10 @@ def _norm(a: Arithmetic, pairs: Pairs, loss: Value) -> Value:
     return a("sqrt", total) if total is not None else a.value(0.0, loss.type.dtype)
 
 
-def _finite(a: Arithmetic, loss: Value, norm: Value) -> Value:
+def _finite(a: Arithmetic, loss: Value, norm: Value | None) -> Value:
     """Whether loss and norm are numbers: the norm is none where one entry of one gradient is none."""
-    return a("and", *(a("less", a("abs", value), np.inf) for value in (loss, norm)))
+    found = a("less", a("abs", loss), np.inf)
+    return found if norm is None else a("and", found, a("less", a("abs", norm), np.inf))
 
 
 def _guard(a: Arithmetic, graph: Graph, go: Value) -> None:
@@ -225,13 +236,13 @@ def _guard(a: Arithmetic, graph: Graph, go: Value) -> None:
         graph.updates[state] = a("where", go, value, state)
 
 
-def _clipped(a: Arithmetic, recipe: Recipe, pairs: Pairs, norm: Value) -> Pairs:
+def _clipped(a: Arithmetic, recipe: Recipe, pairs: Pairs, norm: Value | None) -> Pairs:
     """By value, then by the norm of all together: g * min(1, limit / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_."""
     if recipe.clip_value is not None:
         limits = {"lo": -recipe.clip_value, "hi": recipe.clip_value}
         pairs = [(parameter, a.builder.add(op("clip", **limits), grad)) for parameter, grad in pairs]
-        norm = _norm(a, pairs, norm) if recipe.clip_norm is not None else norm
-    if recipe.clip_norm is not None and pairs:
+        norm = _norm(a, pairs, norm) if norm is not None else None
+    if recipe.clip_norm is not None and norm is not None:
         factor = a("min", a("div", recipe.clip_norm, a("add", norm, 1e-6)), 1.0)
         pairs = [(parameter, a("mul", grad, _like(a, factor, grad))) for parameter, grad in pairs]
     return pairs

@@ -47,20 +47,21 @@ class TrainStep:
     accumulate: every that many batches make one update, with the mean over all their elements, as one big batch would. Batch
     normalisation takes the statistics of each batch by itself and moves the running ones at each, as in PyTorch.
 
-    nonfinite: what happens where the loss or the norm of all gradients is NaN or infinite. "raise": nothing changes, and a NumericalError
-    names the step and the first node that made such a number; "skip": nothing changes, and the result says so ("finite", "updated");
-    "report": the update is made, and the result says so.
+    nonfinite: what happens where the loss is NaN or infinite. "raise": nothing changes, and a NumericalError names the step and the first
+    node that made such a number; "skip": nothing changes, and the result says so ("finite", "updated"); "report": the update is made,
+    and the result says so. check_gradients: the same where the norm of all gradients is NaN or infinite; costs a pass over all gradients,
+    which then are all in memory before the first update (with `clip_norm` they are anyway, and are checked).
     """
 
     def __init__(
         self, model: Any, loss: LossLike = "cross_entropy", optimizer: Optimizer | None = None, threads: int | None = None, *,
         freeze: Sequence[str] = (), seed: int = 0, clip_norm: float | None = None, clip_value: float | None = None,
-        accumulate: int = 1, nonfinite: str = "raise",
+        accumulate: int = 1, nonfinite: str = "raise", check_gradients: bool = False,
         dims: Mapping[str, int] | None = None, target: str | Target = "host", accuracy: str = "default", backend: str = "cpu",
     ) -> None:  # fmt: skip
         check_options(threads, accuracy)
         self._model = as_graph(model, dims)
-        rules = (tuple(freeze), seed, clip_norm, clip_value, accumulate, nonfinite)
+        rules = (tuple(freeze), seed, clip_norm, clip_value, accumulate, nonfinite, check_gradients)
         self.recipe = Recipe(find_loss(loss), optimizer or SGD(lr=1e-2), *rules)
         self.threads = threads
         self._backend = backends.find(backend)
@@ -75,7 +76,8 @@ class TrainStep:
         """One batch. x: an array, or arrays by input name; y: the target; lr: instead of the optimizer's for this update.
 
         update: of a step that accumulates, whether this batch completes an update with those that wait (None: every `accumulate`-th does).
-        "grad_norm" is the norm of the gradient before clipping: of the update, or of the batch alone where there is none.
+        "grad_norm" is the norm of the gradient before clipping, of the update, or of the batch alone where there is none; None where it
+        is not computed, which needs `check_gradients` or `clip_norm`.
         """
         with self._lock:
             last = self._completes(update)
@@ -89,7 +91,7 @@ class TrainStep:
         moved = finite or self.recipe.nonfinite == "report"
         return {
             "loss": float(found[LOSS]), "outputs": outputs[0] if len(outputs) == 1 else outputs,
-            "grad_norm": float(found[NORM]), "finite": finite, "updated": last and moved,
+            "grad_norm": float(found[NORM]) if NORM in found else None, "finite": finite, "updated": last and moved,
         }  # fmt: skip
 
     def gradients(self, x: Any, y: Any) -> dict[str, Any]:
@@ -118,7 +120,8 @@ class TrainStep:
         """The state is as it was before the step, so the step can be looked at again."""
         cause = first_nonfinite(self._model, self.recipe, self._compiler, feeds, self._state) or "the norm of the gradients overflows"
         counter = "train.step" if self.recipe.accumulate == 1 else "train.batches"
-        reason = f"the loss is {float(found[LOSS])}, the norm of the gradients {float(found[NORM])}: {cause}. Nothing was changed"
+        norm = f", the norm of the gradients {float(found[NORM])}" if NORM in found else ""
+        reason = f"the loss is {float(found[LOSS])}{norm}: {cause}. Nothing was changed"
         hint = 'a smaller learning rate, clip_norm, or nonfinite="skip"'
         return NumericalError(reason, where=f"step {int(self._state[counter]) + 1}", hint=hint)
 
