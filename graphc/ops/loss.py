@@ -76,7 +76,7 @@ def label_losses(
 def probability_losses(
     builder: Builder, log_prob: Value, target: Value, weights: Value | None = None, label_smoothing: float = 0.0
 ) -> Value:
-    """-sum over c of w[c] t[n, c, ...] log_prob[n, c, ...]: (N, d1, ...), t the target (N, C, d1, ...) moved by label_smoothing towards 1/C.
+    """-sum over c of w[c] t[n, c, ...] log_prob[n, c, ...]: (N, d1, ...); the target t (N, C, d1, ...) is moved towards 1/C.
 
     PyTorch CrossEntropyLoss with class probabilities as the target.
     """

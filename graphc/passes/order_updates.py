@@ -36,9 +36,8 @@ class _Order:
         for number, values in enumerate(self._reads):
             for value in values:
                 self._users.setdefault(value, set()).add(number)
-        self._state = {
-            self._number[value.producer]: state for state, value in graph.updates.items() if value.producer is not None
-        }  # fmt: skip  kernel -> the state that it replaces
+        updates = ((state, value.producer) for state, value in graph.updates.items())
+        self._state = {self._number[maker]: state for state, maker in updates if maker is not None}  # kernel -> what it replaces
         self._writer = {state: number for number, state in self._state.items()}
         self._done: set[int] = set()
         self._ordered: list[Node] = []
@@ -61,15 +60,21 @@ class _Order:
         pending = [number]
         while pending:
             top = pending[-1]
-            missing = [] if top in self._done else [n for v in self._reads[top] if v.producer and (n := self._number[v.producer]) not in self._done]
-            if missing:
+            missing = self._missing(top)
+            if missing and top not in self._done:
                 pending += missing
                 continue
             pending.pop()
             if top not in self._done:
                 self._done.add(top)
                 self._ordered += self._kernels[top]
-                pending += [other for other in sorted(self._touched(top), reverse=True) if self._is_free(other)]
+                gains = {other: self._gain(other) for other in sorted(self._touched(top), reverse=True)}
+                pending += sorted((other for other in gains if gains[other] >= 0), key=gains.__getitem__)
+
+    def _missing(self, number: int) -> list[int]:
+        """The kernels that it needs and that have not run."""
+        makers = (self._number[value.producer] for value in self._reads[number] if value.producer is not None)
+        return [maker for maker in makers if maker not in self._done]
 
     def _touched(self, number: int) -> set[int]:
         """The kernels that may have become free by this one: what reads its values or the same as it, or replaces states that it reads."""
@@ -77,13 +82,13 @@ class _Order:
         found = {user for value in values for user in self._users.get(value, ())}
         return found | {self._writer[value] for value in self._reads[number] if value in self._writer}
 
-    def _is_free(self, number: int) -> bool:
-        """Whether it can run and leaves no more memory in use than there was before."""
-        reads = self._reads[number]
-        if number in self._done or self._overwrites_read(number) or any(v.producer and self._number[v.producer] not in self._done for v in reads):
-            return False
-        freed = sum(v.type.nbytes for v in reads if v.producer and v not in self._roots and self._users[v] - {number} <= self._done)
-        return freed >= sum(value.type.nbytes for value in self._stored(number))
+    def _gain(self, number: int) -> int:
+        """The bytes that are free afterwards and were not before, below 0 where it takes more; -1 where it cannot run yet."""
+        if number in self._done or self._overwrites_read(number) or self._missing(number):
+            return -1
+        inner = (value for value in self._reads[number] if value.producer is not None and value not in self._roots)
+        freed = sum(value.type.nbytes for value in inner if self._users[value] - {number} <= self._done)
+        return freed - sum(value.type.nbytes for value in self._stored(number))
 
     def _overwrites_read(self, number: int) -> bool:
         """Whether it replaces a state that others have yet to read."""

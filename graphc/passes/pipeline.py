@@ -20,6 +20,7 @@ from graphc.passes import (
     fuse,
     layout,
     order_updates,
+    recompute,
     widen_half,
 )
 from graphc.passes.base import Context, Pass
@@ -39,7 +40,8 @@ PORTABLE: tuple[Pass, ...] = (
     Pass("eliminate-dead", "nothing that no output needs", dce.run),
 )
 MACHINE: tuple[Pass, ...] = (
-    Pass("fuse-epilogue", "first, because an operation in registers is free", fuse.fuse_epilogue),
+    Pass("recompute", "before fusion, so that clones are fused with what uses them; training only", recompute.run),
+    Pass("fuse-epilogue", "before other fusion, because an operation in registers is free", fuse.fuse_epilogue),
     Pass("fuse-pointwise", "what no convolution took joins into loops", fuse.fuse_pointwise),
     Pass("choose-algorithm", "before layouts, because whole tiles are read from the halo", algorithm.run),
     Pass("compress-weights", "only where the caller asks for it: dense layers read bf16 or int8", compress_weights.run),

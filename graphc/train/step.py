@@ -37,7 +37,7 @@ from graphc.train.losses import LossLike, find_loss
 
 
 class TrainStep:
-    """One training step of a model: `step(x, y)` -> {"loss": float, "outputs": array, or a tuple of them, "grad_norm", "finite", "updated"}.
+    """One training step of a model: `step(x, y)` -> {"loss": float, "outputs": array or tuple, "finite", "grad_norm", "updated"}.
 
     model: anything that `graphc.compile` takes; it is not changed. loss: a loss of `graphc.losses`, its name, or a function
     (builder, prediction, target) -> scalar value. freeze: patterns of parameter names that stay as they are (shell wildcards).
