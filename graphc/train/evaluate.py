@@ -1,0 +1,100 @@
+"""The model for inference whose parameters are the memory that a TrainStep updates: compiled once, never behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from graphc.autodiff.training import training_form
+from graphc.errors import InputError
+from graphc.executable import Executable
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Array, Graph, Kind
+from graphc.signature import Signature
+from graphc.train.build import LOSS, TARGET, Recipe, prediction, signature
+from graphc.train.losses import scalar
+from graphc.train.step import TrainStep
+
+
+class Evaluation:
+    """Loss and outputs of a step's model in the form of inference: running statistics, no dropout, nothing updated.
+
+    What the step trains is state that both programs share, so no update needs a new compilation. The price against
+    `graphc.compile(step.graph())`: scales of batch normalisation are not folded into weights, and weights are packed in each run, as in
+    the step itself.
+    """
+
+    def __init__(self, step: TrainStep) -> None:
+        self._step = step
+        self._made_for: object = None
+
+    def __call__(self, x: Any, y: Any) -> tuple[float, Any]:
+        """Loss and outputs of a batch (one array, or a tuple of them)."""
+        with self._step._lock:
+            self._follow()
+            found = self._loss.run(self._step._feeds(x, y))
+        return float(found[LOSS]), _one_or_tuple(found, 1)
+
+    def predict(self, x: Any) -> Any:
+        """Outputs of a batch: one array, or a tuple of them."""
+        with self._step._lock:
+            self._follow()
+            return _one_or_tuple(self._outputs.run(by_name(self._step._model, x)), 0)
+
+    def _follow(self) -> None:
+        """Compile anew where the step does: a constant, such as a frozen parameter, was assigned to."""
+        step = self._step
+        if self._made_for is step._step:
+            return
+        self._made_for = step._step
+        self._loss = Executable(signature(step._model, step.recipe, False), step._compiler(partial(build_evaluation, with_loss=True)))
+        self._outputs = Executable(inputs_of(step._model), step._compiler(partial(build_evaluation, with_loss=False)))
+
+
+def build_evaluation(model: Graph, recipe: Recipe, with_loss: bool) -> Graph:
+    """Edit `model` (static shapes): what a step would change becomes state that nothing updates; outputs are the loss and the model's."""
+    form = model.copy()
+    training_form(form, recipe.freeze, recipe.seed)
+    changed = form.states.keys()
+    for name, value in model.parameters.items():
+        if name in changed:
+            value.kind = Kind.STATE
+    names = dict(zip(model.output_names, model.outputs, strict=True))
+    if with_loss:
+        type = recipe.loss.target_type(prediction(model).type)
+        builder = Builder(model)
+        target = builder.input(TARGET, type.dtype, type.shape)
+        loss = scalar(recipe.loss.build(builder, prediction(model), target))
+        names = {LOSS: loss, **{name if name != LOSS else f"{LOSS}.output": value for name, value in names.items()}}
+    model.set_outputs(names)
+    return model
+
+
+def inputs_of(model: Graph) -> Graph:
+    """The inputs of a model as a graph without nodes."""
+    made = Graph(model.name)
+    for value in model.inputs:
+        made.add_value(value.name, value.type, Kind.INPUT)
+    return made
+
+
+def by_name(model: Graph, x: Any) -> dict[str, Any]:
+    """The inputs of a batch by name: from an array, several in the model's order, or a mapping."""
+    names = [value.name for value in model.inputs]
+    if isinstance(x, Mapping):
+        return dict(x)
+    given = [x] if len(names) == 1 and not isinstance(x, tuple) else list(x)
+    if len(given) != len(names):
+        raise InputError(f"{len(given)} inputs given, the model takes {len(names)}: {', '.join(names)}")
+    return dict(zip(names, given, strict=True))
+
+
+def sizes_of(model: Graph, x: Any) -> dict[str, int]:
+    """The sizes that a batch gives to the symbolic dims of the model."""
+    return Signature({value.name: value.type for value in model.inputs}).check(by_name(model, x))[1]
+
+
+def _one_or_tuple(found: Mapping[str, Array], first: int) -> Any:
+    outputs = tuple(found.values())[first:]
+    return outputs[0] if len(outputs) == 1 else outputs
