@@ -99,7 +99,7 @@ class EarlyStopping(Monitor):
 
 
 class Checkpoint(Monitor):
-    """Writes `last.safetensors` after each epoch, each `every` steps and at Ctrl-C, and `best.safetensors` after each better epoch.
+    """Writes `last.safetensors` after each epoch, each `every` updates and at Ctrl-C, and `best.safetensors` after each better epoch.
 
     Raises ResourceError for a folder that cannot be written, before the first step.
     """
@@ -109,8 +109,8 @@ class Checkpoint(Monitor):
     ) -> None:  # fmt: skip
         super().__init__(monitor, mode)
         if every is not None and every < 1:
-            raise InputError(f"every={every}", hint="a number of steps, at least 1")
-        self.folder, self.every = Path(folder), every
+            raise InputError(f"every={every}", hint="a number of updates, at least 1")
+        self.folder, self.every, self._written = Path(folder), every, 0
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         try:
@@ -122,8 +122,9 @@ class Checkpoint(Monitor):
             raise ResourceError(reason, where=str(self.folder), hint="another checkpoint_dir") from error
 
     def on_step_end(self, trainer: Trainer, logs: Mapping[str, float]) -> None:
-        if self.every and trainer.steps % self.every == 0:
+        if self.every and trainer.steps % self.every == 0 and trainer.steps != self._written:
             trainer.save(self.folder / LAST)
+            self._written = trainer.steps
 
     def on_epoch_end(self, trainer: Trainer, logs: Mapping[str, float]) -> None:
         better = self.better(trainer, logs)

@@ -21,13 +21,13 @@ from graphc.ir.graph import Array
 
 KEY, FORMAT = "graphc.train", 1
 METRIC = "train.metric/"
-_COUNTS = ("epoch", "batch", "steps", "examples")
+_COUNTS = ("epoch", "batch", "steps")
 _SHOWN = 5  # differences that an error lists
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """`arrays`: tensors by name; `meta`: what JSON can hold, with the counts epoch, batch, steps, examples."""
+    """`arrays`: tensors by name; `meta`: what JSON can hold, with the counts epoch, batch, steps."""
 
     arrays: Mapping[str, Array]
     meta: Mapping[str, Any]

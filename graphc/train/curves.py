@@ -13,7 +13,7 @@ from graphc.errors import InputError, UnsupportedError
 from graphc.files import write_atomic
 from graphc.train.history import History
 
-_NOT_DRAWN = ("epoch", "seconds")
+_NOT_DRAWN = ("epoch", "seconds", "skipped")
 _DECADES = 20.0  # a loss or rate that falls by more than this factor is drawn on a logarithmic axis
 _COLOURS = {"train": "#1f77b4", "validation": "#d95f02"}
 

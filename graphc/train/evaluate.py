@@ -12,8 +12,9 @@ from graphc.executable import Executable
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Array, Graph, Kind
 from graphc.signature import Signature
-from graphc.train.build import LOSS, TARGET, Recipe, prediction, signature
-from graphc.train.losses import scalar
+from graphc.train.batches import size_of
+from graphc.train.build import LOSS, TARGET, WEIGHT, Recipe, prediction, signature
+from graphc.train.losses import Custom, scalar
 from graphc.train.step import TrainStep
 
 
@@ -29,18 +30,25 @@ class Evaluation:
         self._step = step
         self._made_for: object = None
 
-    def __call__(self, x: Any, y: Any) -> tuple[float, Any]:
-        """Loss and outputs of a batch (one array, or a tuple of them)."""
+    def __call__(self, x: Any, y: Any) -> tuple[float, float, Any]:
+        """Of a batch: the sum of the losses, what their mean divides it by, and the outputs (one array, or a tuple of them).
+
+        A loss that is a sum is divided by the examples; of one that is a function, only the mean of the batch is known.
+        """
+        loss = self._step.recipe.loss
         with self._step._lock:
             self._follow()
             found = self._loss.run(self._step._feeds(x, y))
-        return float(found[LOSS]), _one_or_tuple(found, 1)
+        total, weight = float(found[LOSS]), float(found.get(WEIGHT, size_of(x)))
+        if isinstance(loss, Custom):
+            total, weight = total * size_of(x), float(size_of(x))
+        return total, weight, _one_or_tuple({name: array for name, array in found.items() if name not in (LOSS, WEIGHT)})
 
     def predict(self, x: Any) -> Any:
         """Outputs of a batch: one array, or a tuple of them."""
         with self._step._lock:
             self._follow()
-            return _one_or_tuple(self._outputs.run(by_name(self._step._model, x)), 0)
+            return _one_or_tuple(self._outputs.run(by_name(self._step._model, x)))
 
     def _follow(self) -> None:
         """Compile anew where the step does: a constant, such as a frozen parameter, was assigned to."""
@@ -65,8 +73,9 @@ def build_evaluation(model: Graph, recipe: Recipe, with_loss: bool) -> Graph:
         type = recipe.loss.target_type(prediction(model).type)
         builder = Builder(model)
         target = builder.input(TARGET, type.dtype, type.shape)
-        loss = scalar(recipe.loss.build(builder, prediction(model), target))
-        names = {LOSS: loss, **{name if name != LOSS else f"{LOSS}.output": value for name, value in names.items()}}
+        total, weight = recipe.loss.parts(builder, prediction(model), target)
+        parts = {LOSS: scalar(total)} | ({WEIGHT: weight} if weight is not None else {})
+        names = {**parts, **{name if name not in (LOSS, WEIGHT) else f"{name}.output": value for name, value in names.items()}}
     model.set_outputs(names)
     return model
 
@@ -95,6 +104,6 @@ def sizes_of(model: Graph, x: Any) -> dict[str, int]:
     return Signature({value.name: value.type for value in model.inputs}).check(by_name(model, x))[1]
 
 
-def _one_or_tuple(found: Mapping[str, Array], first: int) -> Any:
-    outputs = tuple(found.values())[first:]
+def _one_or_tuple(found: Mapping[str, Array]) -> Any:
+    outputs = tuple(found.values())
     return outputs[0] if len(outputs) == 1 else outputs

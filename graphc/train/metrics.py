@@ -45,32 +45,36 @@ class Metric(ABC):
 
 
 class Accuracy(Metric):
-    """The part of right labels. outputs: class scores (N, C, ...); y: class numbers (N, ...), or rows of probabilities like the scores."""
+    """The part of right labels. outputs: class scores (N, C, ...); y: class numbers (N, ...), or rows of probabilities like the scores.
 
-    def __init__(self, name: str = "accuracy") -> None:
+    Labels that are `ignore` do not count (None: all count).
+    """
+
+    def __init__(self, name: str = "accuracy", ignore: int | None = -100) -> None:
         super().__init__(name)
+        self.ignore = ignore
 
     def part(self, outputs: Array, y: Array) -> Array:
-        right = outputs.argmax(1) == labels_of(outputs, y)
-        return np.array([right.sum(), right.size], np.float64)
+        labels, counted = labels_of(outputs, y, self.ignore)
+        return np.array([((outputs.argmax(1) == labels) & counted).sum(), counted.sum()], np.float64)
 
 
 class TopK(Metric):
-    """The part of labels with fewer than k classes of a higher score. outputs and y as in Accuracy."""
+    """The part of labels with fewer than k classes of a higher score. outputs, y and ignore as in Accuracy."""
 
-    def __init__(self, k: int = 5, name: str = "") -> None:
+    def __init__(self, k: int = 5, name: str = "", ignore: int | None = -100) -> None:
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise AttributeValueError(f"TopK: k = {k!r}", hint="a whole number, at least 1")
         super().__init__(name or f"top{k}")
-        self.k = k
+        self.k, self.ignore = k, ignore
 
     def part(self, outputs: Array, y: Array) -> Array:
-        labels = labels_of(outputs, y)
+        labels, counted = labels_of(outputs, y, self.ignore)
         if self.k > outputs.shape[1]:
             raise AttributeValueError(f"the top {self.k} of {outputs.shape[1]} classes", hint="a smaller k")
         own = np.take_along_axis(outputs, np.expand_dims(labels, 1), 1)
         above = (~(outputs <= own)).sum(1)  # nan is above everything: where the label's own score is nan all classes are
-        return np.array([(above < self.k).sum(), labels.size], np.float64)
+        return np.array([((above < self.k) & counted).sum(), counted.sum()], np.float64)
 
 
 class BinaryAccuracy(Metric):
@@ -88,8 +92,9 @@ class BinaryAccuracy(Metric):
 class Confusion(Metric):
     """`total[i, j]`: how many of label i were taken for j, int64 (classes, classes). The result is the balanced accuracy (mean recall)."""
 
-    def __init__(self, classes: int, name: str = "balanced_accuracy") -> None:
+    def __init__(self, classes: int, name: str = "balanced_accuracy", ignore: int | None = -100) -> None:
         super().__init__(name)
+        self.ignore = ignore
         if classes < 1:
             raise AttributeValueError(f"{type(self).__name__}: classes = {classes}", hint="at least 1")
         self.classes = classes
@@ -98,7 +103,8 @@ class Confusion(Metric):
     def part(self, outputs: Array, y: Array) -> Array:
         if outputs.ndim < 2 or outputs.shape[1] != self.classes:
             raise InputError(f"scores of shape {outputs.shape} for {self.classes} classes", hint=f"{type(self).__name__}(classes=...)")
-        pairs = labels_of(outputs, y).ravel() * self.classes + outputs.argmax(1).ravel()
+        labels, counted = labels_of(outputs, y, self.ignore)
+        pairs = (labels * self.classes + outputs.argmax(1))[counted]
         return np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
 
     def recall(self) -> Array:
@@ -120,8 +126,8 @@ class Confusion(Metric):
 class MacroF1(Confusion):
     """The mean over the classes of F1; classes that neither occur nor are predicted do not count."""
 
-    def __init__(self, classes: int, name: str = "f1") -> None:
-        super().__init__(classes, name)
+    def __init__(self, classes: int, name: str = "f1", ignore: int | None = -100) -> None:
+        super().__init__(classes, name, ignore)
 
     def result(self) -> float:
         return _mean(self.f1())
@@ -173,7 +179,7 @@ def find_metrics(metrics: Iterable[MetricLike] | MetricLike) -> list[Metric]:
     found = [_find(metric) for metric in given]
     names = [metric.name for metric in found]
     for name in names:
-        if names.count(name) > 1 or name in ("loss", "lr", "epoch", "seconds") or name.startswith("val_"):
+        if names.count(name) > 1 or name in ("loss", "lr", "epoch", "seconds", "skipped") or name.startswith("val_"):
             raise AttributeValueError(f"a metric called {name!r}, which is taken", hint="Metric(name=...)")
     return found
 
@@ -189,18 +195,24 @@ def _find(metric: MetricLike) -> Metric:
     return TopK(int(match[1]))
 
 
-def labels_of(scores: Array, y: Array) -> Array:
-    """Class numbers in the shape of scores.argmax(1). Raises InputError where shapes do not fit or a label is no class."""
+def labels_of(scores: Array, y: Array, ignore: int | None) -> tuple[Array, Array]:
+    """Class numbers, and which of them count, in the shape of scores.argmax(1); 0 where they do not.
+
+    Raises InputError where shapes do not fit or a label is no class.
+    """
     if scores.ndim < 2:
         raise InputError(f"scores of shape {scores.shape}", hint="class scores (N, C, ...)")
+    shape, classes = (scores.shape[0], *scores.shape[2:]), scores.shape[1]
     if y.dtype.kind == "f" and y.shape == scores.shape:
-        return np.asarray(y.argmax(1))
-    shape = (scores.shape[0], *scores.shape[2:])
+        return y.argmax(1), np.ones(shape, np.bool_)
     if y.dtype.kind not in "iu" or y.size != np.prod(shape, dtype=np.int64):
         raise InputError(f"labels {y.dtype}{list(y.shape)} for scores {scores.dtype}{list(scores.shape)}", hint="class numbers (N, ...)")
-    if y.size and (y.min() < 0 or y.max() >= scores.shape[1]):
-        raise InputError(f"labels from {y.min()} to {y.max()}, the scores are of the classes 0 to {scores.shape[1] - 1}")
-    return y.reshape(shape).astype(np.int64)
+    labels = y.reshape(shape).astype(np.int64)
+    counted = np.ones(shape, np.bool_) if ignore is None else labels != ignore
+    wrong = labels[counted & ((labels < 0) | (labels >= classes))]
+    if wrong.size:
+        raise InputError(f"the label {wrong[0]}, the scores are of the classes 0 to {classes - 1}")
+    return np.where(counted, labels, 0), counted
 
 
 def _like(outputs: Array, y: Array) -> Array:

@@ -28,8 +28,8 @@ def capture(trainer: Trainer) -> Snapshot:
         raise NumericalError(reason, where=f"step {trainer.steps}", hint="resume from the last checkpoint with a smaller learning rate")
     meta = {
         "model": trainer.step._model.name, "seed": trainer.seed, "sizes": trainer.sizes,
-        "epoch": trainer.epoch, "batch": trainer.batch, "steps": trainer.steps, "examples": trainer.totals.examples,
-        "loss": trainer.totals.loss, "rate": trainer.last_rate, "schedule": trainer.schedule_state,
+        "epoch": trainer.epoch, "batch": trainer.batch, "steps": trainer.steps, "totals": trainer.totals.numbers, "rate": trainer.last_rate,
+        "schedule": trainer.schedule_state,
         "history": jsonable(trainer.history.rows),
         "callbacks": {key: state for key, callback in _keyed(trainer) if (state := callback.state)},
     }  # fmt: skip
@@ -43,7 +43,7 @@ def restore(trainer: Trainer, snapshot: Snapshot, where: str) -> None:
     """
     meta = snapshot.meta
     try:
-        loss, rate = float(meta["loss"]), float(meta["rate"])
+        totals, rate = {name: float(meta["totals"][name]) for name in trainer.totals.numbers}, float(meta["rate"])
         history = from_json([_numbers(row) for row in meta["history"]])
         schedule, callbacks = _numbers(meta["schedule"]), dict(meta["callbacks"])
         seed, sizes = meta["seed"], None if meta["sizes"] is None else dict(meta["sizes"])
@@ -56,7 +56,7 @@ def restore(trainer: Trainer, snapshot: Snapshot, where: str) -> None:
     _check_arrays(trainer, snapshot, sizes, where)
     _restore_callbacks(trainer, callbacks, where)
     _restore_arrays(trainer, snapshot)
-    trainer.totals.restore(loss, meta["examples"], snapshot.arrays)
+    trainer.totals.restore(totals, snapshot.arrays)
     trainer.epoch, trainer.batch, trainer.steps = meta["epoch"], meta["batch"], meta["steps"]
     trainer.sizes, trainer.last_rate, trainer.schedule_state = sizes, rate, schedule
     trainer.history.rows[:] = history

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphc.autodiff.optim import Optimizer
-from graphc.errors import GraphcError, InputError, NumericalError
+from graphc.errors import GraphcError, InputError
 from graphc.ir.graph import Graph
 from graphc.train.batches import ArrayBatches, Batches, as_batches, size_of
 from graphc.train.callbacks import LAST, Callback, Checkpoint
@@ -102,8 +101,8 @@ class Trainer:
         data, validation: a pair (x, y) of arrays, or what `graphc.train.batches.as_batches` takes. batch_size: of pairs (None: the model's,
         else 32). drop_last: leave out the last batch of a pair where it is smaller; a model with a fixed batch needs that, others
         compile a second program. resume: a checkpoint, or True for the last one in checkpoint_dir if there is one. Ctrl-C ends after the
-        step; checkpoints are written first, then KeyboardInterrupt is raised. Raises NumericalError for a loss that is not finite; then
-        the checkpoints stay as they are.
+        step; checkpoints are written first, then KeyboardInterrupt is raised. Raises NumericalError for a loss or gradient that is not
+        finite (see `nonfinite` of `TrainStep`): then nothing has changed since the step before, and the checkpoints stay as they are.
         """
         batches = self._batches(data, batch_size, shuffle, drop_last)
         held_out = None if validation is None else self._batches(validation, batch_size, False, False)
@@ -135,7 +134,8 @@ class Trainer:
             self._interrupts.check()
         if not self.batch:
             raise InputError("there are no batches", where=f"epoch {self.epoch + 1}", hint="a new iterable for each epoch")
-        row = {"epoch": self.epoch + 1, "lr": self.last_rate, "seconds": 0.0, **self.totals.logs()}
+        skipped = {} if self.step.recipe.nonfinite == "raise" else {"skipped": self.totals.skipped}
+        row = {"epoch": self.epoch + 1, "lr": self.last_rate, "seconds": 0.0, **skipped, **self.totals.logs()}
         if held_out is not None:
             row.update({f"val_{name}": value for name, value in self._evaluate(held_out).items()})
         row["seconds"] = perf_counter() - started
@@ -148,22 +148,27 @@ class Trainer:
         self._interrupts.check()
 
     def _step(self, x: Any, y: Any) -> float:
-        """One step, and the position behind it."""
-        where = f"epoch {self.epoch + 1}, batch {self.batch + 1}"
-        rate = self.rate
+        """One batch, and the position behind it. The last one of an epoch completes an update with those that wait."""
+        rate, recipe = self.rate, self.step.recipe
+        last = recipe.accumulate > 1 and self.batch + 1 == self.epoch_length
         try:
             self.sizes = self.sizes or sizes_of(self.step._model, x)
-            found = self.step(x, y, lr=rate)
-            loss = float(found["loss"])
-            if not math.isfinite(loss):
-                raise NumericalError(f"the loss is {loss}", hint="a smaller learning rate, or clip_norm=1.0")
-            self.totals.add(loss, found["outputs"], y, size_of(x))
+            found = self.step(x, y, lr=rate, update=True if last else None)
+            if found["finite"]:
+                mean = getattr(recipe.loss, "reduction", "mean") == "mean"
+                self.totals.add(found["loss"] * (size_of(x) if mean else 1), size_of(x), found["outputs"], x, y)
+            else:
+                self.totals.skipped += 1
         except GraphcError as error:
-            error.at(where)
+            error.where = ", ".join(filter(None, (f"epoch {self.epoch + 1}, batch {self.batch + 1}", error.where)))
             raise
         self.last_rate = rate
-        self.batch, self.steps = self.batch + 1, self.steps + 1
-        return loss
+        self.batch, self.steps = self.batch + 1, self.steps + found["updated"]
+        return float(found["loss"])
+
+    def _tell(self, event: str, *logs: Mapping[str, float]) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *logs)
 
     def _last(self, resume: bool | str | os.PathLike[str]) -> Path | None:
         """The checkpoint to resume from; None: there is none yet."""
@@ -172,10 +177,6 @@ class Trainer:
         if resume and self.checkpoint_dir is None:
             raise InputError("resume=True without a checkpoint_dir", hint="Trainer(..., checkpoint_dir=...), or resume=PATH")
         return self.checkpoint_dir / LAST if resume and self.checkpoint_dir and (self.checkpoint_dir / LAST).exists() else None
-
-    def _tell(self, event: str, *logs: Mapping[str, float]) -> None:
-        for callback in self.callbacks:
-            getattr(callback, event)(self, *logs)
 
     # look -------------------------------------------------------------------------------------------------------------------
 
@@ -188,7 +189,7 @@ class Trainer:
         batches.set_position(0, 0)
         for number, (x, y) in enumerate(batches):
             try:
-                totals.add(*self._evaluation(x, y), y, size_of(x))
+                totals.add(*self._evaluation(x, y), x, y)
             except GraphcError as error:
                 error.at(f"evaluation, batch {number + 1}")
                 raise

@@ -270,10 +270,10 @@ def test_tensors_that_do_not_fit(straight: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "meta",
     [
-        {"epoch": -1}, {"steps": "7"}, {"batch": None}, {"examples": True}, {"history": 7}, {"history": [1]}, {"schedule": []},
-        {"loss": "x"}, {"sizes": {"M": 3}}, {"sizes": {"N": -3}}, {"sizes": {"N": 10**15}}, {"sizes": 3}, {"callbacks": None},
-        {"sizes": {"N": "a"}}, {"schedule": {"best": "x", "bad": [], "cooldown": 0, "rate": {}}}, {"callbacks": {"EarlyStopping.0": 3}},
-        {"history": [{"loss": "x"}]},
+        {"epoch": -1}, {"steps": "7"}, {"batch": None}, {"batch": True}, {"history": 7}, {"history": [1]}, {"schedule": []},
+        {"totals": {"loss": "x"}}, {"totals": 3}, {"sizes": {"M": 3}}, {"sizes": {"N": -3}}, {"sizes": {"N": 10**15}}, {"sizes": 3},
+        {"sizes": {"N": "a"}}, {"schedule": {"best": "x", "bad": [], "cooldown": 0, "rate": {}}}, {"callbacks": None},
+        {"callbacks": {"EarlyStopping.0": 3}}, {"history": [{"loss": "x"}]},
     ],
 )  # fmt: skip
 def test_damaged_numbers(straight: Path, tmp_path: Path, meta: dict[str, Any]) -> None:
