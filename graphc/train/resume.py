@@ -27,7 +27,7 @@ def capture(trainer: Trainer) -> Snapshot:
         reason = f"{bad[0]!r} is not finite: no checkpoint is written"
         raise NumericalError(reason, where=f"step {trainer.steps}", hint="resume from the last checkpoint with a smaller learning rate")
     meta = {
-        "model": trainer.step._model.name, "seed": trainer.seed, "sizes": trainer.sizes,
+        "model": trainer.step._model.name, "seed": trainer.seed, "sizes": trainer.sizes, "length": trainer.epoch_length,
         "epoch": trainer.epoch, "batch": trainer.batch, "steps": trainer.steps, "totals": trainer.totals.numbers, "rate": trainer.last_rate,
         "schedule": trainer.schedule_state,
         "history": jsonable(trainer.history.rows),
@@ -46,7 +46,7 @@ def restore(trainer: Trainer, snapshot: Snapshot, where: str) -> None:
         totals, rate = {name: float(meta["totals"][name]) for name in trainer.totals.numbers}, float(meta["rate"])
         history = from_json([_numbers(row) for row in meta["history"]])
         schedule, callbacks = _numbers(meta["schedule"]), dict(meta["callbacks"])
-        seed, sizes = meta["seed"], None if meta["sizes"] is None else dict(meta["sizes"])
+        seed, length, sizes = meta["seed"], meta["length"], None if meta["sizes"] is None else dict(meta["sizes"])
     except _NONSENSE as error:
         raise _damaged(error, where) from error
     if seed != trainer.seed:
@@ -58,7 +58,7 @@ def restore(trainer: Trainer, snapshot: Snapshot, where: str) -> None:
     _restore_arrays(trainer, snapshot)
     trainer.totals.restore(totals, snapshot.arrays)
     trainer.epoch, trainer.batch, trainer.steps = meta["epoch"], meta["batch"], meta["steps"]
-    trainer.sizes, trainer.last_rate, trainer.schedule_state = sizes, rate, schedule
+    trainer.sizes, trainer.epoch_length, trainer.last_rate, trainer.schedule_state = sizes, length, rate, schedule
     trainer.history.rows[:] = history
 
 

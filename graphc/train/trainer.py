@@ -109,7 +109,11 @@ class Trainer:
         last = self._last(resume)
         if last is not None:
             self.load(last)
-        self.epochs, self.stop, self.epoch_length = epochs, False, _length(batches)
+        length = _length(batches)
+        if self.batch and length != self.epoch_length:
+            reason = f"epoch {self.epoch + 1} was left after {self.batch} of {self.epoch_length} batches, this data has {length}"
+            raise InputError(reason, hint="the same data and batch_size, or a new Trainer")
+        self.epochs, self.stop, self.epoch_length = epochs, False, length
         try:
             with self._interrupts:
                 self._tell("on_fit_begin")
