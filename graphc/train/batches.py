@@ -6,6 +6,7 @@ The order of an epoch is a function of (seed, epoch) alone: that is what makes t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
@@ -113,6 +114,18 @@ def as_batches(data: Any, batch_size: int = 32, *, shuffle: bool = True, seed: i
     if isinstance(data, Iterable) and not isinstance(data, (np.ndarray, Mapping, str, bytes)):
         return MadeBatches(lambda epoch: data, len(data) if isinstance(data, Sequence) else None)
     raise InputError(f"a {type(data).__name__} is no training data", hint="(x, y) arrays, a list of batches (x, y), or Batches")
+
+
+@contextmanager
+def reading(batches: Batches) -> Iterator[Iterator[Batch]]:
+    """Iterate over batches; what works ahead for the iterator is told at once when it is left, by an exception too."""
+    found = iter(batches)
+    try:
+        yield found
+    finally:
+        close = getattr(found, "close", None)
+        if close is not None:
+            close()
 
 
 def each(apply: Callable[[Any], Any], x: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from graphc.autodiff.optim import Optimizer
 from graphc.errors import GraphcError, InputError
 from graphc.ir.graph import Graph
-from graphc.train.batches import ArrayBatches, Batches, as_batches, size_of
+from graphc.train.batches import ArrayBatches, Batches, as_batches, reading, size_of
 from graphc.train.callbacks import LAST, Callback, Checkpoint
 from graphc.train.checkpoint import Snapshot
 from graphc.train.evaluate import Evaluation, sizes_of
@@ -131,11 +131,12 @@ class Trainer:
         started = perf_counter()
         batches.set_position(self.epoch, self.batch)
         self._tell("on_epoch_begin")
-        for x, y in batches:
-            with self._interrupts.held():
-                loss = self._step(x, y)
-            self._tell("on_step_end", {"loss": loss, "lr": self.last_rate, "mean_loss": self.totals.mean_loss})
-            self._interrupts.check()
+        with reading(batches) as found:
+            for x, y in found:
+                with self._interrupts.held():
+                    loss = self._step(x, y)
+                self._tell("on_step_end", {"loss": loss, "lr": self.last_rate, "mean_loss": self.totals.mean_loss})
+                self._interrupts.check()
         if not self.batch:
             raise InputError("there are no batches", where=f"epoch {self.epoch + 1}", hint="a new iterable for each epoch")
         skipped = {} if self.step.recipe.nonfinite == "raise" else {"skipped": self.totals.skipped}
@@ -191,13 +192,14 @@ class Trainer:
     def _evaluate(self, batches: Batches) -> dict[str, float]:
         totals = self.totals.fresh()
         batches.set_position(0, 0)
-        for number, (x, y) in enumerate(batches):
-            try:
-                totals.add(*self._evaluation(x, y), x, y)
-            except GraphcError as error:
-                error.at(f"evaluation, batch {number + 1}")
-                raise
-            self._interrupts.check()
+        with reading(batches) as found:
+            for number, (x, y) in enumerate(found):
+                try:
+                    totals.add(*self._evaluation(x, y), x, y)
+                except GraphcError as error:
+                    error.at(f"evaluation, batch {number + 1}")
+                    raise
+                self._interrupts.check()
         if not totals.examples:
             raise InputError("there are no examples to evaluate", hint="at least one batch")
         return totals.logs()
