@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from graphc.errors import InputError, UnsupportedError
 from graphc.files import write_atomic
 from graphc.ir.graph import Array
@@ -66,11 +64,6 @@ class Snapshot:
             more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
             reason = f"does not fit this training: {', '.join(wrong[:_SHOWN])}{more}"
             raise InputError(reason, where=where, hint="the model, optimizer and metrics that the checkpoint was written with")
-
-
-def finite(arrays: Mapping[str, Array]) -> bool:
-    """Whether no array holds nan or infinity."""
-    return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays.values())
 
 
 def _meta(text: str | None, path: str | os.PathLike[str]) -> dict[str, Any]:

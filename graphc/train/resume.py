@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc.errors import GraphcError, InputError, NumericalError
+from graphc.ir.graph import Array
 from graphc.train.callbacks import Callback
-from graphc.train.checkpoint import METRIC, Snapshot, finite
+from graphc.train.checkpoint import METRIC, Snapshot
 from graphc.train.history import from_json, jsonable
 
 if TYPE_CHECKING:
@@ -22,10 +23,7 @@ _NONSENSE = (KeyError, TypeError, ValueError, AttributeError)  # what numbers of
 def capture(trainer: Trainer) -> Snapshot:
     """The state of now. Raises NumericalError where a parameter or other state is nan or infinite, so that no checkpoint holds it."""
     arrays = {**trainer.step.parameters, **trainer.step.state}
-    bad = [name for name, array in arrays.items() if not finite({name: array})]
-    if bad:
-        reason = f"{bad[0]!r} is not finite: no checkpoint is written"
-        raise NumericalError(reason, where=f"step {trainer.steps}", hint="resume from the last checkpoint with a smaller learning rate")
+    check_finite(arrays, trainer.steps)
     meta = {
         "model": trainer.step._model.name, "seed": trainer.seed, "sizes": trainer.sizes, "length": trainer.epoch_length,
         "epoch": trainer.epoch, "batch": trainer.batch, "steps": trainer.steps, "totals": trainer.totals.numbers, "rate": trainer.last_rate,
@@ -34,6 +32,15 @@ def capture(trainer: Trainer) -> Snapshot:
         "callbacks": {key: state for key, callback in _keyed(trainer) if (state := callback.state)},
     }  # fmt: skip
     return Snapshot({**arrays, **trainer.totals.arrays}, meta)
+
+
+def check_finite(arrays: Mapping[str, Array], steps: int) -> None:
+    """Raises NumericalError that names the first parameter or other state with a nan or an infinity."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            reason = f"{name!r} is not finite: a gradient was not while the loss was"
+            hint = "Trainer(..., check_gradients=True) to find the step, and the last checkpoint with a smaller learning rate"
+            raise NumericalError(reason, where=f"after step {steps}", hint=hint)
 
 
 def restore(trainer: Trainer, snapshot: Snapshot, where: str) -> None:

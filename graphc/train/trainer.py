@@ -22,7 +22,7 @@ from graphc.train.interrupts import Interrupts
 from graphc.train.losses import LossLike
 from graphc.train.metrics import MetricLike, find_metrics
 from graphc.train.progress import Progress
-from graphc.train.resume import capture, restore
+from graphc.train.resume import capture, check_finite, restore
 from graphc.train.schedules import Schedule, as_schedule
 from graphc.train.step import TrainStep
 from graphc.train.totals import Totals
@@ -101,8 +101,8 @@ class Trainer:
         data, validation: a pair (x, y) of arrays, or what `graphc.train.batches.as_batches` takes. batch_size: of pairs (None: the model's,
         else 32). drop_last: leave out the last batch of a pair where it is smaller; a model with a fixed batch needs that, others
         compile a second program. resume: a checkpoint, or True for the last one in checkpoint_dir if there is one. Ctrl-C ends after the
-        step; checkpoints are written first, then KeyboardInterrupt is raised. Raises NumericalError for a loss or gradient that is not
-        finite (see `nonfinite` of `TrainStep`): then nothing has changed since the step before, and the checkpoints stay as they are.
+        step; checkpoints are written first, then KeyboardInterrupt is raised. Raises NumericalError for a loss that is not finite (see
+        `nonfinite` and `check_gradients` of `TrainStep`): then nothing has changed since the step before, and the checkpoints stay.
         """
         batches = self._batches(data, batch_size, shuffle, drop_last)
         held_out = None if validation is None else self._batches(validation, batch_size, False, False)
@@ -139,6 +139,8 @@ class Trainer:
                 self._interrupts.check()
         if not self.batch:
             raise InputError("there are no batches", where=f"epoch {self.epoch + 1}", hint="a new iterable for each epoch")
+        if self.step.recipe.nonfinite != "report":
+            check_finite(self.step.state, self.steps)
         skipped = {} if self.step.recipe.nonfinite == "raise" else {"skipped": self.totals.skipped}
         row = {"epoch": self.epoch + 1, "lr": self.last_rate, "seconds": 0.0, **skipped, **self.totals.logs()}
         if held_out is not None:

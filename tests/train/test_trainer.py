@@ -286,6 +286,24 @@ def test_batches_that_are_skipped_are_counted() -> None:
     assert np.isnan(made.fit([(bad, y)], 2).rows[1]["loss"])
 
 
+def test_a_gradient_that_is_not_finite_is_found_after_the_epoch_at_the_latest(tmp_path: Path) -> None:
+    """sqrt at 0 has an infinite slope."""
+    pytest.importorskip("safetensors")
+
+    @graphc.model
+    def root(x: graphc.f32["N", 3]) -> Any:
+        return graphc.sqrt(graphc.relu(graphc.linear(x, 2, name="out")))
+
+    x, y = _points(16)
+    for options, match in (({}, "after step 1: 'out.weight' is not finite"), ({"check_gradients": True}, "epoch 1, batch 1, step 1: ")):
+        made = _quiet(root, checkpoint_dir=tmp_path, **options)
+        made.step.parameters["out.weight"] = np.zeros((2, 3), np.float32)
+        made.step.parameters["out.bias"] = np.zeros(2, np.float32)
+        with pytest.raises(NumericalError, match=match):
+            made.fit((x, y), 1)
+        assert not (tmp_path / LAST).exists()
+
+
 def test_no_checkpoint_of_a_state_that_is_not_finite(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     made = _quiet(line, optimizer=graphc.optim.SGD(lr=float("inf")), nonfinite="report")
