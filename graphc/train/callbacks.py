@@ -101,7 +101,7 @@ class EarlyStopping(Monitor):
 class Checkpoint(Monitor):
     """Writes `last.safetensors` after each epoch, each `every` updates and at Ctrl-C, and `best.safetensors` after each better epoch.
 
-    Raises ResourceError for a folder that cannot be written, before the first step.
+    Raises ResourceError for a folder that cannot be written and UnsupportedError without safetensors, before the first step.
     """
 
     def __init__(
@@ -113,6 +113,9 @@ class Checkpoint(Monitor):
         self.folder, self.every, self._written = Path(folder), every, 0
 
     def on_fit_begin(self, trainer: Trainer) -> None:
+        from graphc.train.checkpoint import library
+
+        library()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK | os.X_OK):
@@ -147,10 +150,15 @@ class HistoryFile(Callback):
 
 
 class Curves(Callback):
-    """Draws the learning curves at the end of the training: .png, .svg or .pdf. Needs matplotlib."""
+    """Draws the learning curves at the end of the training: .png, .svg or .pdf. Raises UnsupportedError without matplotlib."""
 
     def __init__(self, path: str | os.PathLike[str], title: str = "") -> None:
         self.path, self.title = Path(path), title
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        from graphc.train.curves import library
+
+        library()  # before hours of training, not after them
 
     def on_fit_end(self, trainer: Trainer) -> None:
         from graphc.train.curves import draw

@@ -32,8 +32,11 @@ class Snapshot:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file under another name, bring it to the disk, rename. Raises ResourceError; the file that was there stays."""
-        text = json.dumps({**self.meta, "format": FORMAT}, allow_nan=False)
-        data = _safetensors().numpy.save(dict(self.arrays), {KEY: text})
+        try:
+            text = json.dumps({**self.meta, "format": FORMAT}, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"a state is no JSON: {error}", where=str(path), hint="a Callback.state of numbers and text") from error
+        data = library().numpy.save(dict(self.arrays), {KEY: text})
 
         def fill(file: BinaryIO) -> None:
             file.write(data)
@@ -45,12 +48,12 @@ class Snapshot:
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Snapshot:
         """Read a checkpoint. Raises InputError for a file that is missing, damaged, or no checkpoint of graphc."""
-        library = _safetensors()
+        package = library()
         try:
-            with library.safe_open(os.fspath(path), "np") as file:
+            with package.safe_open(os.fspath(path), "np") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
                 text = (file.metadata() or {}).get(KEY)
-        except (OSError, library.SafetensorError, ValueError, TypeError) as error:
+        except (OSError, package.SafetensorError, ValueError, TypeError) as error:
             raise InputError(f"cannot be read as a checkpoint: {error}", where=str(path), hint="another checkpoint") from error
         return Snapshot(arrays, _meta(text, path))
 
@@ -81,7 +84,8 @@ def _type(array: Array) -> str:
     return f"{array.dtype}{list(array.shape)}"
 
 
-def _safetensors() -> Any:
+def library() -> Any:
+    """safetensors. Raises UnsupportedError where it is not installed."""
     try:
         import safetensors
         import safetensors.numpy

@@ -22,12 +22,12 @@ def draw(history: History, path: str | os.PathLike[str], title: str = "") -> Non
     """Write the curves as PNG (or SVG, PDF: by the name's ending). Raises InputError for an empty history."""
     if not history.rows:
         raise InputError("an empty history has no curves", where=str(path), hint="train for at least one epoch")
-    figure_class = _matplotlib()
+    make = library()
     panels = [name for name in history.names if not name.startswith("val_") and name not in _NOT_DRAWN]
     panels.sort(key=lambda name: (name != "loss", name == "lr"))
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     lines = -(-len(panels) // columns)
-    figure = figure_class(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
+    figure = make(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
     if title:
         figure.suptitle(title)
     for number, name in enumerate(panels):
@@ -71,7 +71,8 @@ def _write(figure: Any, path: Path) -> None:
     write_atomic(path, lambda file: file.write(data.getvalue()))
 
 
-def _matplotlib() -> Any:
+def library() -> Any:
+    """A function that makes a figure. Raises UnsupportedError where matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

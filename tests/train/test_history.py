@@ -6,13 +6,15 @@ import csv
 import io
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import graphc
-from graphc.errors import InputError, ResourceError
+from graphc.errors import InputError, ResourceError, UnsupportedError
 from graphc.train.history import History, from_json, jsonable
 from graphc.train.progress import Progress
 from train import small
@@ -88,6 +90,14 @@ def test_curves_of_any_length(tmp_path: Path, epochs: int) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["c.svg"]
 
 
+def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    made = small.trainer(None, graphc.callbacks.Curves(tmp_path / "c.png"))
+    with pytest.raises(UnsupportedError, match="pip install"):
+        small.fit(made)
+    assert made.steps == 0
+
+
 def _run(terminal: bool) -> str:
     from rich.console import Console
 
@@ -113,9 +123,6 @@ def test_a_bar_on_a_terminal() -> None:
 
 
 def test_importing_stays_light(root: Path) -> None:
-    import subprocess
-    import sys
-
     code = (
         "import sys, graphc; graphc.Trainer; graphc.schedules.Cosine; "
         "bad = {'matplotlib', 'safetensors', 'rich.progress', 'llvmlite', 'onnx'} & set(sys.modules); print(bad or 'light')"

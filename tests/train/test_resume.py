@@ -211,6 +211,30 @@ def test_without_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(UnsupportedError, match="pip install"):
         small.trainer(None).save(tmp_path / LAST)
+    made = small.trainer(tmp_path)
+    with pytest.raises(UnsupportedError, match="pip install"):
+        small.fit(made)
+    assert made.steps == 0
+
+
+def test_a_callback_whose_state_is_no_json(tmp_path: Path) -> None:
+    class Odd(graphc.callbacks.Callback):
+        state = {"x": object()}  # type: ignore[assignment]  # noqa: RUF012
+
+    with pytest.raises(InputError, match="no JSON"):
+        small.trainer(None, Odd()).save(tmp_path / LAST)
+
+
+def test_a_checkpoint_of_before_the_first_step(tmp_path: Path) -> None:
+    first, second = small.trainer(None), small.trainer(None)
+    first.step.parameters["out.bias"] = np.arange(4, dtype=np.float32)
+    first.save(tmp_path / LAST)
+    second.load(tmp_path / LAST)
+    x, y = small.data(16)
+    assert second.evaluate((x, y)) == first.evaluate((x, y)) != small.trainer(None).evaluate((x, y))
+    small.fit(first, 1)
+    small.fit(second, 1)
+    assert all(np.array_equal(array, first.step.state[name]) for name, array in second.step.state.items())
 
 
 # what does not fit ------------------------------------------------------------------------------------------------------------
