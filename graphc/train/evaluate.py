@@ -38,7 +38,7 @@ class Evaluation:
         loss = self._step.recipe.loss
         with self._step._lock:
             self._follow()
-            found = self._loss.run(self._step._feeds(x, y))
+            found = self._loss.run(self._step._feeds(by_name(self._step._model, x), y))
         total, weight = float(found[LOSS]), float(found.get(WEIGHT, size_of(x)))
         if isinstance(loss, Custom):
             total, weight = total * size_of(x), float(size_of(x))

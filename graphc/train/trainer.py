@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from graphc.autodiff.optim import Optimizer
-from graphc.errors import GraphcError, InputError
+from graphc.errors import AttributeValueError, GraphcError, InputError
 from graphc.ir.graph import Graph
 from graphc.train.batches import ArrayBatches, Batches, as_batches, reading, size_of
 from graphc.train.callbacks import LAST, Callback, Checkpoint
 from graphc.train.checkpoint import Snapshot
-from graphc.train.evaluate import Evaluation, sizes_of
+from graphc.train.evaluate import Evaluation, by_name, sizes_of
 from graphc.train.history import History
 from graphc.train.interrupts import Interrupts
 from graphc.train.losses import LossLike
@@ -100,10 +100,14 @@ class Trainer:
 
         data, validation: a pair (x, y) of arrays, or what `graphc.train.batches.as_batches` takes. batch_size: of pairs (None: the model's,
         else 32). drop_last: leave out the last batch of a pair where it is smaller; a model with a fixed batch needs that, others
-        compile a second program. resume: a checkpoint, or True for the last one in checkpoint_dir if there is one. Ctrl-C ends after the
-        step; checkpoints are written first, then KeyboardInterrupt is raised. Raises NumericalError for a loss that is not finite (see
+        compile a second program. resume: a checkpoint, or True for the last one in checkpoint_dir if there is one.
+
+        Loss and metrics of the training are of each batch before its update, weighed by its examples. Ctrl-C ends after the step;
+        checkpoints are written first, then KeyboardInterrupt is raised. Raises NumericalError for a loss that is not finite (see
         `nonfinite` and `check_gradients` of `TrainStep`): then nothing has changed since the step before, and the checkpoints stay.
         """
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+            raise AttributeValueError(f"epochs={epochs!r}", hint="a whole number of epochs in all")
         batches = self._batches(data, batch_size, shuffle, drop_last)
         held_out = None if validation is None else self._batches(validation, batch_size, False, False)
         last = self._last(resume)
@@ -157,20 +161,21 @@ class Trainer:
     def _step(self, x: Any, y: Any) -> float:
         """One batch, and the position behind it. The last one of an epoch completes an update with those that wait."""
         rate, recipe = self.rate, self.step.recipe
-        last = recipe.accumulate > 1 and self.batch + 1 == self.epoch_length
+        last, place = recipe.accumulate > 1 and self.batch + 1 == self.epoch_length, f"epoch {self.epoch + 1}, batch {self.batch + 1}"
         try:
-            self.sizes = self.sizes or sizes_of(self.step._model, x)
-            found = self.step(x, y, lr=rate, update=True if last else None)
+            feeds = by_name(self.step._model, x)
+            if self.sizes is None:
+                self.sizes = sizes_of(self.step._model, feeds)
+            found = self.step(feeds, y, lr=rate, update=True if last else None)
+            self.last_rate, self.batch, self.steps = rate, self.batch + 1, self.steps + found["updated"]
             if found["finite"]:
-                mean = getattr(recipe.loss, "reduction", "mean") == "mean"
-                self.totals.add(found["loss"] * (size_of(x) if mean else 1), size_of(x), found["outputs"], x, y)
+                examples = size_of(feeds)
+                self.totals.add(found["loss"] * (examples if recipe.loss.reduction == "mean" else 1), examples, found["outputs"], x, y)
             else:
                 self.totals.skipped += 1
         except GraphcError as error:
-            error.where = ", ".join(filter(None, (f"epoch {self.epoch + 1}, batch {self.batch + 1}", error.where)))
+            error.where = ", ".join(filter(None, (place, error.where)))
             raise
-        self.last_rate = rate
-        self.batch, self.steps = self.batch + 1, self.steps + found["updated"]
         return float(found["loss"])
 
     def _tell(self, event: str, *logs: Mapping[str, float]) -> None:

@@ -313,6 +313,17 @@ def test_no_checkpoint_of_a_state_that_is_not_finite(tmp_path: Path) -> None:
     assert not (tmp_path / LAST).exists()
 
 
+def test_a_metric_that_fails_leaves_position_and_state_together() -> None:
+    class Fails(graphc.metrics.Accuracy):
+        def part(self, outputs: Array, y: Array) -> Array:
+            raise RuntimeError("mine")
+
+    made = _quiet(line, metrics=[Fails()])
+    with pytest.raises(RuntimeError, match="mine"):
+        made.fit(_points(), 1)
+    assert made.steps == made.batch == int(made.step.state["train.step"]) == 1
+
+
 def test_labels_out_of_range_name_the_batch() -> None:
     x, y = _points(20)
     made = _quiet(line)
@@ -368,6 +379,11 @@ def test_nonsense_arguments() -> None:
         _quiet(line, schedule=3)
     with pytest.raises(TypeError, match="nonsense"):
         _quiet(line, nonsense=1)
+    for epochs in (-1, 1.5, True, "3"):
+        with pytest.raises(AttributeValueError, match="epochs"):
+            _quiet(line).fit(_points(), epochs)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="2 inputs given, the model takes 1"):
+        _quiet(line).fit(((_points()[0], _points()[0]), _points()[1]), 1)
     with pytest.raises(InputError, match="watches 'val_loss'"):
         _quiet(line, callbacks=[graphc.callbacks.EarlyStopping("val_loss")]).fit(_points(), 1)
 
