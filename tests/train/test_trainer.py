@@ -89,15 +89,15 @@ def test_digits_are_learnt() -> None:
 
 
 def test_the_loss_curve_is_that_of_torch() -> None:
-    """LeNet-5 on digits, the same initial weights and batches, warm-up and cosine: the largest relative difference of 70 losses was 5e-6
-    at first and 2e-4 at the end on the machine where this was written."""
+    """LeNet-5 on digits, the same initial weights and batches, warm-up and cosine: the largest relative difference was 2e-7 in the first
+    ten steps and 1.4e-6 in 70, where this was written."""
     torch: Any = pytest.importorskip("torch")
     from train.nets import LeNet5, lenet5
 
     (x, y), (xt, yt) = _digits()
     x, xt = (np.pad(np.kron(a.reshape(-1, 1, 8, 8), np.ones((3, 3), np.float32)), ((0, 0), (0, 0), (2, 2), (2, 2))) for a in (x, xt))
-    record, epochs = Record(), 5
-    schedule = graphc.schedules.Warmup(10, graphc.schedules.Cosine(60, per="step"))
+    record, epochs = Record(), 3
+    schedule = graphc.schedules.Warmup(10, graphc.schedules.Cosine(40, per="step"))
     made = _quiet(lenet5, optimizer=graphc.optim.SGD(lr=0.1, momentum=0.9), schedule=schedule, callbacks=[record], seed=3, threads=2)
     net = LeNet5()
     net.load_state_dict({name: torch.from_numpy(array) for name, array in made.step.parameters.items()})
@@ -115,18 +115,18 @@ def test_the_loss_curve_is_that_of_torch() -> None:
             theirs.append(loss.item())
     difference = np.abs(np.array(record.losses) / theirs - 1)
     print(f"largest relative difference of the losses: first ten {difference[:10].max():.1e}, all {difference.max():.1e}")
-    assert len(theirs) == 70
-    assert difference[:10].max() < 1e-4
-    assert difference.max() < 1e-2
-    assert history["loss"][-1] == pytest.approx(np.mean(theirs[-14:]), rel=1e-2)
+    assert len(theirs) == 42
+    assert difference[:10].max() < 2e-5
+    assert difference.max() < 1e-3
+    assert theirs[-1] < theirs[0] / 3
+    assert history["loss"][-1] == pytest.approx(np.mean(theirs[-14:]), rel=1e-3)
     net.eval()
     with torch.no_grad():
         scores = net(torch.from_numpy(xt))
         expected = torch.nn.functional.cross_entropy(scores, torch.from_numpy(yt)).item()
     found = made.evaluate((xt, yt), batch_size=64)
-    assert found["loss"] == pytest.approx(expected, rel=1e-2)
-    assert found["accuracy"] == pytest.approx((scores.argmax(1).numpy() == yt).mean(), abs=0.01)
-    assert found["accuracy"] > 0.95
+    assert found["loss"] == pytest.approx(expected, rel=1e-3)
+    assert found["accuracy"] == pytest.approx((scores.argmax(1).numpy() == yt).mean(), abs=0.005)
 
 
 def test_regression_with_several_inputs_and_a_function_as_schedule() -> None:
