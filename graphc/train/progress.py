@@ -61,7 +61,8 @@ class Progress(Callback):
         columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
         self._bar = Made(*columns, TimeRemainingColumn(), console=self.console, transient=True)
         name = f"epoch {trainer.epoch + 1}/{trainer.epochs}"
-        self._task = self._bar.add_task(name, total=trainer.epoch_length, completed=trainer.batch, status="" if trainer.steps else "compiling")
+        status = "" if trainer.steps else "compiling"
+        self._task = self._bar.add_task(name, total=trainer.epoch_length, completed=trainer.batch, status=status)
         self._bar.start()
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""A small network with everything that training keeps state for, and data that it learns; also run in processes of its own."""
+"""Small networks, one with everything that training keeps state for, and data that they learn; also run in processes of its own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ BATCH, EXAMPLES, CLASSES = 16, 72, 4  # 5 batches an epoch, the last of 8
 def small(image: graphc.f32["N", 3, 6, 6]) -> Any:
     x = graphc.batch_norm(graphc.conv2d(image, 8, kernel=3, bias=False, name="c"), activation="relu", name="n")
     return graphc.linear(graphc.dropout(graphc.flatten(x), 0.2), CLASSES, name="out")
+
+
+@graphc.model
+def line(x: graphc.f32["N", 3]) -> Any:
+    return graphc.linear(x, 2, name="out")
 
 
 def data(examples: int = EXAMPLES, seed: int = 3) -> tuple[Array, Array]:
@@ -48,6 +53,18 @@ def trainer(folder: Path | None, *callbacks: Any, **options: Any) -> Trainer:
 
 def fit(made: Trainer, epochs: int = 5, **options: Any) -> None:
     made.fit(data(), epochs, validation=data(24, seed=4), batch_size=BATCH, **options)
+
+
+def points(count: int = 20) -> tuple[Array, Array]:
+    """For `line`: whether the first number is above the second."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0.5, 1.5, (count, 3)).astype(np.float32)
+    return x, (x[:, 0] > x[:, 1]).astype(np.int64)
+
+
+def quiet(model: Any, *args: Any, **options: Any) -> Trainer:
+    """One thread, nothing printed."""
+    return Trainer(model, *args, **{"threads": 1, "progress": False, **options})
 
 
 class Speak(graphc.callbacks.Callback):

@@ -1,24 +1,18 @@
-"""The training loop: it learns, follows PyTorch, evaluates with the parameters of now, and says what is wrong."""
+"""The training loop: it learns, follows PyTorch, and evaluates with the parameters of now."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import graphc
-from graphc.errors import AttributeValueError, InputError, NumericalError
 from graphc.train.batches import ArrayBatches
-from graphc.train.callbacks import LAST
-from graphc.train.interrupts import Interrupts
 from graphc.train.trainer import Trainer
 from train import small
+from train.small import line, points, quiet
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,21 +34,6 @@ def perceptron(x: graphc.f32["N", 64]) -> Any:
     return graphc.linear(graphc.linear(x, 48, activation="relu", name="hidden"), 10, name="out")
 
 
-@graphc.model
-def line(x: graphc.f32["N", 3]) -> Any:
-    return graphc.linear(x, 2, name="out")
-
-
-@graphc.model
-def of_eight(x: graphc.f32[8, 3]) -> Any:
-    return graphc.linear(x, 2, name="out")
-
-
-@graphc.model
-def logarithm(x: graphc.f32["N", 3]) -> Any:
-    return graphc.linear(graphc.log(x, name="ln"), 2, name="out")
-
-
 def _digits() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     datasets: Any = pytest.importorskip("sklearn.datasets")
     found = datasets.load_digits()
@@ -63,22 +42,12 @@ def _digits() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     return (x[order[:1400]], y[order[:1400]]), (x[order[1400:]], y[order[1400:]])
 
 
-def _points(count: int = 20) -> tuple[Array, Array]:
-    rng = np.random.default_rng(0)
-    x = rng.uniform(0.5, 1.5, (count, 3)).astype(np.float32)
-    return x, (x[:, 0] > x[:, 1]).astype(np.int64)
-
-
-def _quiet(model: Any, *args: Any, **options: Any) -> Trainer:
-    return Trainer(model, *args, **{"threads": 1, "progress": False, **options})
-
-
 # learning ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_digits_are_learnt() -> None:
     train, test = _digits()
-    made = _quiet(perceptron, optimizer=graphc.optim.Adam(lr=5e-3), schedule=graphc.schedules.Cosine(12), metrics=["accuracy", "top3"])
+    made = quiet(perceptron, optimizer=graphc.optim.Adam(lr=5e-3), schedule=graphc.schedules.Cosine(12), metrics=["accuracy", "top3"])
     history = made.fit(train, 12, validation=test, batch_size=50)
     assert history["val_accuracy"][-1] > 0.95
     assert history["val_top3"][-1] > history["val_accuracy"][-1]
@@ -98,7 +67,7 @@ def test_the_loss_curve_is_that_of_torch() -> None:
     x, xt = (np.pad(np.kron(a.reshape(-1, 1, 8, 8), np.ones((3, 3), np.float32)), ((0, 0), (0, 0), (2, 2), (2, 2))) for a in (x, xt))
     record, epochs = Record(), 3
     schedule = graphc.schedules.Warmup(10, graphc.schedules.Cosine(40, per="step"))
-    made = _quiet(lenet5, optimizer=graphc.optim.SGD(lr=0.1, momentum=0.9), schedule=schedule, callbacks=[record], seed=3, threads=2)
+    made = quiet(lenet5, optimizer=graphc.optim.SGD(lr=0.1, momentum=0.9), schedule=schedule, callbacks=[record], seed=3, threads=2)
     net = LeNet5()
     net.load_state_dict({name: torch.from_numpy(array) for name, array in made.step.parameters.items()})
     history = made.fit((x, y), epochs, batch_size=100)
@@ -137,7 +106,7 @@ def test_regression_with_several_inputs_and_a_function_as_schedule() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((60, 2)).astype(np.float32), rng.standard_normal((60, 1)).astype(np.float32)
     y = 2 * a[:, :1] - a[:, 1:] + 3 * b
-    made = _quiet(two, "mse", graphc.optim.SGD(lr=0.2), schedule=lambda epoch: 0.9**epoch, metrics=["mae", "rmse"])
+    made = quiet(two, "mse", graphc.optim.SGD(lr=0.2), schedule=lambda epoch: 0.9**epoch, metrics=["mae", "rmse"])
     history = made.fit(({"a": a, "b": b}, y), 30, validation=((a, b), y), batch_size=16)
     assert history["val_rmse"][-1] < 0.05
     assert history["val_loss"][-1] == pytest.approx(history["val_rmse"][-1] ** 2, rel=1e-4)
@@ -178,8 +147,8 @@ def test_evaluation_compiles_once_and_changes_nothing() -> None:
 
 
 def test_evaluation_follows_an_assigned_frozen_parameter() -> None:
-    made = _quiet(line, freeze=["out.bias"])
-    x, _ = _points()
+    made = quiet(line, freeze=["out.bias"])
+    x, _ = points()
     before = made.predict(x)
     made.step.parameters["out.bias"] = made.step.parameters["out.bias"] + np.float32(1)
     np.testing.assert_allclose(made.predict(x), before + 1, rtol=1e-6)
@@ -187,20 +156,20 @@ def test_evaluation_follows_an_assigned_frozen_parameter() -> None:
 
 def test_weighted_losses_are_averaged_as_one_batch() -> None:
     loss = graphc.losses.CrossEntropy(weight=(1.0, 5.0))
-    x, y = _points()
+    x, y = points()
     y = np.where(np.arange(20) % 4 == 0, -100, y)
-    made = _quiet(line, loss)
+    made = quiet(line, loss)
     assert made.evaluate((x, y), batch_size=7) == pytest.approx(made.evaluate((x, y), batch_size=20), rel=1e-6)
-    total = _quiet(line, graphc.losses.CrossEntropy(reduction="sum"))
-    assert total.evaluate((x, y), 7)["loss"] == pytest.approx(_quiet(line).step.gradients(x, y)["loss"] * 15 / 20, rel=1e-5)
+    total = quiet(line, graphc.losses.CrossEntropy(reduction="sum"))
+    assert total.evaluate((x, y), 7)["loss"] == pytest.approx(quiet(line).step.gradients(x, y)["loss"] * 15 / 20, rel=1e-5)
 
 
 # parts of training ------------------------------------------------------------------------------------------------------------
 
 
 def test_training_loss_is_a_mean_over_examples() -> None:
-    x, y = _points(20)
-    made = _quiet(line, optimizer=graphc.optim.SGD(lr=0.0))
+    x, y = points(20)
+    made = quiet(line, optimizer=graphc.optim.SGD(lr=0.0))
     history = made.fit((x, y), 1, validation=(x, y), batch_size=16)
     assert history["loss"][0] == pytest.approx(history["val_loss"][0], rel=1e-6)
     assert history["accuracy"] == history["val_accuracy"]
@@ -209,27 +178,27 @@ def test_training_loss_is_a_mean_over_examples() -> None:
 def test_accumulation_counts_updates_and_ends_with_the_epoch() -> None:
     record = Record()
     schedule = graphc.schedules.Step(1, gamma=0.5, per="step")
-    made = _quiet(line, optimizer=graphc.optim.SGD(lr=1.0), accumulate=3, schedule=schedule, callbacks=[record])
-    made.fit(_points(40), 2, batch_size=8)
+    made = quiet(line, optimizer=graphc.optim.SGD(lr=1.0), accumulate=3, schedule=schedule, callbacks=[record])
+    made.fit(points(40), 2, batch_size=8)
     assert made.steps == 4
     assert record.rates == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125]
-    whole = _quiet(line, optimizer=graphc.optim.SGD(lr=1.0))
+    whole = quiet(line, optimizer=graphc.optim.SGD(lr=1.0))
     whole.fit([(np.concatenate(xs), np.concatenate(ys)) for xs, ys in _joined()], 1)
-    part = _quiet(line, optimizer=graphc.optim.SGD(lr=1.0), accumulate=3)
-    part.fit(_points(40), 1, batch_size=8)
+    part = quiet(line, optimizer=graphc.optim.SGD(lr=1.0), accumulate=3)
+    part.fit(points(40), 1, batch_size=8)
     for name, array in whole.step.parameters.items():
         np.testing.assert_allclose(part.step.parameters[name], array, rtol=1e-5, atol=1e-6)
 
 
 def _joined() -> list[Any]:
-    batches = list(ArrayBatches(*_points(40), 8, seed=0))
+    batches = list(ArrayBatches(*points(40), 8, seed=0))
     return [zip(*batches[:3], strict=True), zip(*batches[3:], strict=True)]
 
 
 def test_early_stopping() -> None:
     early = graphc.callbacks.EarlyStopping(patience=2)
-    made = _quiet(line, optimizer=graphc.optim.SGD(lr=0.0), callbacks=[early])
-    assert len(made.fit(_points(), 50)) == 3
+    made = quiet(line, optimizer=graphc.optim.SGD(lr=0.0), callbacks=[early])
+    assert len(made.fit(points(), 50)) == 3
     assert made.stop
 
 
@@ -237,7 +206,7 @@ def test_the_order_of_the_examples_depends_on_the_seed() -> None:
     losses = []
     for seed in (0, 0, 1):
         record = Record()
-        _quiet(line, callbacks=[record], seed=seed).fit(_points(), 2, batch_size=4)
+        quiet(line, callbacks=[record], seed=seed).fit(points(), 2, batch_size=4)
         losses.append(record.losses)
     assert losses[0] == losses[1] != losses[2]
 
@@ -245,179 +214,9 @@ def test_the_order_of_the_examples_depends_on_the_seed() -> None:
 def test_the_epoch_is_trained_and_the_model_is_left_alone() -> None:
     graph = line.graph()
     before = {name: np.array(value.data) for name, value in graph.parameters.items()}
-    made = _quiet(graph)
-    made.fit(_points(), 1)
+    made = quiet(graph)
+    made.fit(points(), 1)
     assert all(np.array_equal(value.data, before[name]) for name, value in graph.parameters.items())
     assert not np.array_equal(made.graph().parameters["out.weight"].data, before["out.weight"])
-    made.fit(_points(), 1)
+    made.fit(points(), 1)
     assert made.epoch == 1, "epochs are those in all"
-
-
-# what goes wrong --------------------------------------------------------------------------------------------------------------
-
-
-def test_nan_names_step_and_node_and_leaves_everything(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors")
-    x, y = _points(64)
-    good = [(x[i : i + 8], y[i : i + 8]) for i in range(0, 64, 8)]
-    made = _quiet(logarithm, checkpoint_dir=tmp_path)
-    made.fit(good, 1)
-    before, file = made.step.state, (tmp_path / LAST).read_bytes()
-    bad = x[:8].copy()
-    bad[3, 1] = -1.0
-    with pytest.raises(NumericalError, match=r"epoch 2, batch 3, step 11: .*log 'ln'.* is the first node"):
-        made.fit([*good[:2], (bad, y[:8]), *good[2:]], 2)
-    assert made.steps == int(made.step.state["train.step"]) == 10
-    assert (tmp_path / LAST).read_bytes() == file
-    with pytest.raises(NumericalError, match="input 'x' holds"):
-        made.fit([*good[:2], (np.full_like(bad, np.nan), y[:8]), *good[2:]], 2)
-    made.fit([*good, good[0]], 2)
-    assert (made.epoch, made.steps) == (2, 17)
-    assert not np.array_equal(made.step.state["out.weight"], before["out.weight"])
-
-
-def test_batches_that_are_skipped_are_counted() -> None:
-    x, y = _points(16)
-    bad = np.full_like(x, np.inf)
-    made = _quiet(line, nonfinite="skip")
-    row = made.fit([(x, y), (bad, y), (x, y)], 1).rows[0]
-    assert (row["skipped"], made.steps, made.examples) == (1, 2, 0)
-    assert np.isfinite(row["loss"])
-    assert np.isnan(made.fit([(bad, y)], 2).rows[1]["loss"])
-
-
-def test_a_gradient_that_is_not_finite_is_found_after_the_epoch_at_the_latest(tmp_path: Path) -> None:
-    """sqrt at 0 has an infinite slope."""
-    pytest.importorskip("safetensors")
-
-    @graphc.model
-    def root(x: graphc.f32["N", 3]) -> Any:
-        return graphc.sqrt(graphc.relu(graphc.linear(x, 2, name="out")))
-
-    x, y = _points(16)
-    for options, match in (({}, "after step 1: 'out.weight' is not finite"), ({"check_gradients": True}, "epoch 1, batch 1, step 1: ")):
-        made = _quiet(root, checkpoint_dir=tmp_path, **options)
-        made.step.parameters["out.weight"] = np.zeros((2, 3), np.float32)
-        made.step.parameters["out.bias"] = np.zeros(2, np.float32)
-        with pytest.raises(NumericalError, match=match):
-            made.fit((x, y), 1)
-        assert not (tmp_path / LAST).exists()
-
-
-def test_no_checkpoint_of_a_state_that_is_not_finite(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors")
-    made = _quiet(line, optimizer=graphc.optim.SGD(lr=float("inf")), nonfinite="report")
-    made.fit(_points(), 1)
-    with pytest.raises(NumericalError, match=r"'out.weight' is not finite"):
-        made.save(tmp_path / LAST)
-    assert not (tmp_path / LAST).exists()
-
-
-def test_a_metric_that_fails_leaves_position_and_state_together() -> None:
-    class Fails(graphc.metrics.Accuracy):
-        def part(self, outputs: Array, y: Array) -> Array:
-            raise RuntimeError("mine")
-
-    made = _quiet(line, metrics=[Fails()])
-    with pytest.raises(RuntimeError, match="mine"):
-        made.fit(_points(), 1)
-    assert made.steps == made.batch == int(made.step.state["train.step"]) == 1
-
-
-def test_labels_out_of_range_name_the_batch() -> None:
-    x, y = _points(20)
-    made = _quiet(line)
-    with pytest.raises(InputError, match=r"epoch 1, batch 3: labels from 0 to 2, the model has the classes 0 to 1"):
-        made.fit((x, np.where(np.arange(20) == 19, 2, y)), 1, batch_size=8, shuffle=False)
-    with pytest.raises(InputError, match="evaluation, batch 2: labels"):
-        made.evaluate((x, np.where(np.arange(20) == 9, -1, y)), batch_size=8)
-    with pytest.raises(InputError, match="labels of dtype float64"):
-        _quiet(line).fit((x, y.astype(np.float64)), 1)
-    with pytest.raises(InputError, match=r"epoch 1 was left after 2 of 3 batches, this data has 5.*the same data"):
-        made.fit((x, y), 1, batch_size=4)
-
-
-def test_a_fixed_batch() -> None:
-    made = _quiet(of_eight)
-    with pytest.raises(InputError, match=r"batches of 8 only, the last batch would have 4 examples.*drop_last=True"):
-        made.fit(_points(20), 1)
-    with pytest.raises(InputError, match="batch_size=4, the model takes batches of 8 only"):
-        made.fit(_points(20), 1, batch_size=4)
-    made.fit(_points(20), 1, validation=_points(16), drop_last=True)
-    assert made.steps == 2
-    assert made.predict(_points(16)[0]).shape == (16, 2)
-    with pytest.raises(InputError, match=r"epoch 2, batch 1.*\(5, 3\)"):
-        made.fit([_points(5)], 2)
-    with pytest.raises(InputError, match="would have 4 examples"):
-        made.predict(_points(20)[0])
-
-
-@pytest.mark.parametrize(
-    ("data", "match"),
-    [
-        ((np.zeros((0, 3), np.float32), np.zeros(0, np.int64)), "no examples"), ([], "epoch 1: there are no batches"),
-        (lambda epoch: iter(()), "there are no batches"), ((np.zeros((4, 3)), np.zeros(4, np.int64)), r"epoch 1, batch 1: .*float64"),
-        ((np.zeros((4, 5), np.float32), np.zeros(4, np.int64)), "epoch 1, batch 1: .*axis 1"), (None, "no training data"),
-    ],
-)  # fmt: skip
-def test_data_that_is_none(data: Any, match: str) -> None:
-    made = _quiet(line)
-    with pytest.raises(InputError, match=match):
-        made.fit(data, 1)
-    assert made.steps == 0
-
-
-def test_evaluating_nothing() -> None:
-    with pytest.raises(InputError, match="no examples to evaluate"):
-        _quiet(line).evaluate([])
-
-
-def test_nonsense_arguments() -> None:
-    with pytest.raises(AttributeValueError, match="unknown metric"):
-        _quiet(line, metrics=["acc"])
-    with pytest.raises(AttributeValueError, match="schedule"):
-        _quiet(line, schedule=3)
-    with pytest.raises(TypeError, match="nonsense"):
-        _quiet(line, nonsense=1)
-    for epochs in (-1, 1.5, True, "3"):
-        with pytest.raises(AttributeValueError, match="epochs"):
-            _quiet(line).fit(_points(), epochs)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="2 inputs given, the model takes 1"):
-        _quiet(line).fit(((_points()[0], _points()[0]), _points()[1]), 1)
-    with pytest.raises(InputError, match="watches 'val_loss'"):
-        _quiet(line, callbacks=[graphc.callbacks.EarlyStopping("val_loss")]).fit(_points(), 1)
-
-
-# interrupts -------------------------------------------------------------------------------------------------------------------
-
-
-def test_the_second_interrupt_does_not_wait() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with Interrupts() as interrupts:
-        os.kill(os.getpid(), signal.SIGINT)
-        with interrupts.held():
-            os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            interrupts.check()
-        interrupts.check()
-        assert interrupts.whole
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_the_users_handler_and_other_threads_are_left_alone() -> None:
-    seen: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
-    try:
-        with Interrupts() as interrupts:
-            os.kill(os.getpid(), signal.SIGINT)
-            interrupts.check()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert seen == [signal.SIGINT]
-    made = _quiet(line)
-    thread = threading.Thread(target=made.fit, args=(_points(), 1))
-    thread.start()
-    thread.join()
-    assert made.epoch == 1
