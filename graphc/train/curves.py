@@ -47,7 +47,8 @@ def _panel(axes: Any, history: History, name: str) -> None:
     if name in ("loss", "lr") and _falls_far([value for values in found.values() for value in values]):
         axes.set_yscale("log")
     if name == "loss" and len(epochs) > 1 and "validation" in found:
-        value, epoch = min(zip(found["validation"], epochs, strict=True), key=lambda pair: (math.isnan(pair[0]), pair[0]))
+        known = [pair for pair in zip(found["validation"], epochs, strict=True) if math.isfinite(pair[0])]
+        value, epoch = min(known, default=(math.nan, 0))
         axes.plot([epoch], [value], "o", mfc="none", mec=_COLOURS["validation"], ms=9, label=f"best {value:.4g} (epoch {int(epoch)})")
     axes.set_title({"lr": "learning rate"}.get(name, name), fontsize=11)
     axes.set_xlabel("epoch")

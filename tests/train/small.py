@@ -67,15 +67,17 @@ def quiet(model: Any, *args: Any, **options: Any) -> Trainer:
     return Trainer(model, *args, **{"threads": 1, "progress": False, **options})
 
 
-class Speak(graphc.callbacks.Callback):
-    """Says that a step is done and waits a little, so that another process can interrupt."""
+class Pause(graphc.callbacks.Callback):
+    """After the given step: says so, and waits for a line."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
 
     def on_step_end(self, trainer: Trainer, logs: Any) -> None:
-        import time
-
-        print(f"step {trainer.steps}", flush=True)
-        time.sleep(0.02)
+        if trainer.steps == self.step:
+            print("waiting", flush=True)
+            sys.stdin.readline()
 
 
 if __name__ == "__main__":
-    fit(trainer(Path(sys.argv[1]), Speak()), epochs=int(sys.argv[2]), resume=True)
+    fit(trainer(Path(sys.argv[1]), *(Pause(int(step)) for step in sys.argv[3:])), epochs=int(sys.argv[2]), resume=True)

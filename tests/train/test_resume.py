@@ -117,24 +117,24 @@ def test_fit_in_two_parts_is_fit_in_one(straight: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
 def test_other_processes_resume(straight: Path, tmp_path: Path, kind: signal.Signals) -> None:
     """Interrupted or killed in the middle of epoch 3, then resumed in a new process."""
-    process = _start(tmp_path, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line == b"step 12\n":
-            process.send_signal(kind)
-            break
-    process.stdout.close()
-    assert process.wait(60) != 0
-    steps = Snapshot.load(tmp_path / LAST).meta["steps"]
-    assert steps in ((12, 13) if kind == signal.SIGINT else (10,))
-    assert _start(tmp_path, stdout=subprocess.DEVNULL).wait(60) == 0
+    with _start(tmp_path, "12") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"waiting\n"
+        process.send_signal(kind)
+        process.communicate(b"go on\n", timeout=60)
+    assert process.returncode != 0
+    assert Snapshot.load(tmp_path / LAST).meta["steps"] == (12 if kind == signal.SIGINT else 10)
+    with _start(tmp_path) as process:
+        assert process.communicate(timeout=60) == (b"", None)
+    assert process.returncode == 0
     _same(straight, tmp_path)
 
 
-def _start(folder: Path, stdout: int) -> subprocess.Popen[bytes]:
+def _start(folder: Path, *pauses: str) -> subprocess.Popen[bytes]:
     paths = os.pathsep.join(path for path in sys.path if path)
-    command = [sys.executable, "-W", "error", "-m", "train.small", str(folder), str(EPOCHS)]
-    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": paths})
+    command = [sys.executable, "-W", "error", "-m", "train.small", str(folder), str(EPOCHS), *pauses]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, **pipes)  # type: ignore[call-overload]
 
 
 def test_every_steps(tmp_path: Path) -> None:
