@@ -50,6 +50,33 @@ def uniform(low: float = -1.0, high: float = 1.0) -> Initialiser:
     return lambda rng, shape, fan_in, fan_out: _uniform(rng, shape, low, high)
 
 
+GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": math.sqrt(2.0), "selu": 0.75}
+_FANS: dict[str, Callable[[int, int], float]] = {
+    "fan_in": lambda fan_in, fan_out: fan_in,
+    "fan_out": lambda fan_in, fan_out: fan_out,
+    "fan_avg": lambda fan_in, fan_out: (fan_in + fan_out) / 2,
+}
+
+
+def gain_of(activation: str, slope: float = 0.01) -> float:
+    """The factor that keeps the variance through an activation, as torch.nn.init.calculate_gain recommends; `slope`: of leaky_relu."""
+    if activation == "leaky_relu":
+        return math.sqrt(2.0 / (1.0 + slope * slope))
+    if activation not in GAINS:
+        raise AttributeValueError(f"no gain is known for {activation!r}", hint=nearest(activation, [*GAINS, "leaky_relu"]) or "a number")
+    return GAINS[activation]
+
+
+def _number(gain: float | str) -> float:
+    return gain_of(gain) if isinstance(gain, str) else gain
+
+
+def _fan(mode: str) -> Callable[[int, int], float]:
+    if mode not in _FANS:
+        raise AttributeValueError(f"fan mode {mode!r}", hint=f"one of {', '.join(_FANS)}")
+    return _FANS[mode]
+
+
 def truncated_normal(std: float = 1.0, mean: float = 0.0, limit: float = 2.0) -> Initialiser:
     """Normal distribution, drawn again where farther than `limit` standard deviations from the mean. `std` is that before truncation."""
     if limit <= 0:
@@ -64,24 +91,28 @@ def truncated_normal(std: float = 1.0, mean: float = 0.0, limit: float = 2.0) ->
     return draw
 
 
-def he_normal(gain: float = math.sqrt(2.0)) -> Initialiser:
-    """std = gain / sqrt(fan_in). He et al. 2015, arXiv:1502.01852, eq. 10, for ReLU."""
-    return lambda rng, shape, fan_in, fan_out: _normal(rng, shape, gain / math.sqrt(max(fan_in, 1)), 0.0)
+def he_normal(gain: float | str = "relu", mode: str = "fan_in") -> Initialiser:
+    """std = gain / sqrt(fan). He et al. 2015, arXiv:1502.01852, eq. 10, for ReLU. gain: a number, or of an activation (`gain_of`)."""
+    factor, fan = _number(gain), _fan(mode)
+    return lambda rng, shape, fan_in, fan_out: _normal(rng, shape, factor / math.sqrt(max(fan(fan_in, fan_out), 1)), 0.0)
 
 
-def he_uniform(gain: float = math.sqrt(2.0)) -> Initialiser:
-    """Uniform with the variance of he_normal: the bound is gain * sqrt(3 / fan_in)."""
-    return lambda rng, shape, fan_in, fan_out: _uniform_within(rng, shape, gain * math.sqrt(3.0 / max(fan_in, 1)))
+def he_uniform(gain: float | str = "relu", mode: str = "fan_in") -> Initialiser:
+    """Uniform with the variance of he_normal: the bound is gain * sqrt(3 / fan)."""
+    factor, fan = _number(gain), _fan(mode)
+    return lambda rng, shape, fan_in, fan_out: _uniform_within(rng, shape, factor * math.sqrt(3.0 / max(fan(fan_in, fan_out), 1)))
 
 
-def xavier_normal(gain: float = 1.0) -> Initialiser:
+def xavier_normal(gain: float | str = 1.0) -> Initialiser:
     """std = gain * sqrt(2 / (fan_in + fan_out)). Glorot and Bengio 2010, for tanh and the like."""
-    return lambda rng, shape, fan_in, fan_out: _normal(rng, shape, gain * math.sqrt(2.0 / max(fan_in + fan_out, 1)), 0.0)
+    factor = _number(gain)
+    return lambda rng, shape, fan_in, fan_out: _normal(rng, shape, factor * math.sqrt(2.0 / max(fan_in + fan_out, 1)), 0.0)
 
 
-def xavier_uniform(gain: float = 1.0) -> Initialiser:
+def xavier_uniform(gain: float | str = 1.0) -> Initialiser:
     """The bound is gain * sqrt(6 / (fan_in + fan_out)). Glorot and Bengio 2010, eq. 16."""
-    return lambda rng, shape, fan_in, fan_out: _uniform_within(rng, shape, gain * math.sqrt(6.0 / max(fan_in + fan_out, 1)))
+    factor = _number(gain)
+    return lambda rng, shape, fan_in, fan_out: _uniform_within(rng, shape, factor * math.sqrt(6.0 / max(fan_in + fan_out, 1)))
 
 
 def lecun_normal() -> Initialiser:

@@ -1,9 +1,16 @@
-"""Loss functions, for models that return their loss. reduction: "mean", "sum" or "none"."""
+"""Loss functions, for models that return their loss. reduction: "mean", "sum" or "none". Definitions are PyTorch's.
+
+For `TrainStep` the same losses are objects: `graphc.losses`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from graphc.ir.graph import Value
 from graphc.ops import loss as compose
 from graphc_dsl.trace import Building, TensorLike
 
@@ -11,17 +18,25 @@ if TYPE_CHECKING:
     from graphc_dsl.tensor import Tensor
 
 
-def cross_entropy(scores: Tensor, labels: Tensor, ignore_index: int | None = None, reduction: str = "mean", name: str = "") -> Tensor:
-    """Softmax cross entropy of class scores (N, C, d1, ...) and integer labels (N, d1, ...)."""
+def cross_entropy(
+    scores: Tensor, labels: Tensor, ignore_index: int | None = None, reduction: str = "mean", name: str = "", *,
+    weight: Sequence[float] | None = None, label_smoothing: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Softmax cross entropy of class scores (N, C, d1, ...) and integer labels (N, d1, ...). weight: one number per class (C,)."""
     with Building("cross_entropy", name, scores, labels) as new:
+        weights = _constant(new, weight, scores)
         values = new.value(scores), new.value(labels)
-        return new.tensor(compose.softmax_cross_entropy(new.builder, *values, None, ignore_index, reduction)[0])
+        return new.tensor(compose.softmax_cross_entropy(new.builder, *values, weights, ignore_index, reduction, label_smoothing)[0])
 
 
-def nll_loss(log_prob: Tensor, labels: Tensor, ignore_index: int | None = None, reduction: str = "mean", name: str = "") -> Tensor:
-    """Negative log likelihood of log probabilities (N, C, d1, ...) and integer labels (N, d1, ...)."""
+def nll_loss(
+    log_prob: Tensor, labels: Tensor, ignore_index: int | None = None, reduction: str = "mean", name: str = "", *,
+    weight: Sequence[float] | None = None,
+) -> Tensor:  # fmt: skip
+    """Negative log likelihood of log probabilities (N, C, d1, ...) and integer labels (N, d1, ...). weight: one number per class (C,)."""
     with Building("nll_loss", name, log_prob, labels) as new:
-        return new.tensor(compose.nll_loss(new.builder, new.value(log_prob), new.value(labels), None, ignore_index, reduction))
+        weights = _constant(new, weight, log_prob)
+        return new.tensor(compose.nll_loss(new.builder, new.value(log_prob), new.value(labels), weights, ignore_index, reduction))
 
 
 def mse_loss(prediction: Tensor, target: TensorLike, reduction: str = "mean", name: str = "") -> Tensor:
@@ -42,8 +57,28 @@ def huber_loss(prediction: Tensor, target: TensorLike, delta: float = 1.0, reduc
         return new.tensor(compose.huber(new.builder, new.value(prediction), new.value(target, prediction.dtype), delta, reduction))
 
 
-def binary_cross_entropy_with_logits(logits: Tensor, target: TensorLike, reduction: str = "mean", name: str = "") -> Tensor:
-    """softplus(x) - x t for logits x and targets t in [0, 1]."""
+def smooth_l1_loss(prediction: Tensor, target: TensorLike, beta: float = 1.0, reduction: str = "mean", name: str = "") -> Tensor:
+    """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, d = prediction - target."""
+    with Building("smooth_l1_loss", name, prediction, target) as new:
+        return new.tensor(compose.smooth_l1(new.builder, new.value(prediction), new.value(target, prediction.dtype), beta, reduction))
+
+
+def binary_cross_entropy(probability: Tensor, target: TensorLike, reduction: str = "mean", name: str = "") -> Tensor:
+    """-(t log p + (1 - t) log(1 - p)) for probabilities p, each logarithm at least -100."""
+    with Building("binary_cross_entropy", name, probability, target) as new:
+        values = new.value(probability), new.value(target, probability.dtype)
+        return new.tensor(compose.binary_cross_entropy(new.builder, *values, reduction))
+
+
+def binary_cross_entropy_with_logits(
+    logits: Tensor, target: TensorLike, reduction: str = "mean", name: str = "", *, pos_weight: float | Sequence[float] | None = None
+) -> Tensor:
+    """softplus(x) - x t for logits x and targets t in [0, 1]. pos_weight: of positive targets, one number, or one per last axis."""
     with Building("binary_cross_entropy_with_logits", name, logits, target) as new:
         values = new.value(logits), new.value(target, logits.dtype)
-        return new.tensor(compose.binary_cross_entropy_with_logits(new.builder, *values, reduction))
+        weight = _constant(new, pos_weight, logits)
+        return new.tensor(compose.binary_cross_entropy_with_logits(new.builder, *values, reduction, weight))
+
+
+def _constant(new: Building, numbers: float | Sequence[float] | None, like: Tensor) -> Value | None:
+    return None if numbers is None else new.builder.constant(np.asarray(numbers, like.dtype.numpy), name=f"{new.name}.weight")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.autodiff.optim import SGD, Adam, AdamW, Optimizer, RMSProp
-from graphc.errors import AttributeValueError
+from graphc.autodiff.optim import SGD, Adam, AdamW, Group, Optimizer, RMSProp
+from graphc.errors import AttributeValueError, InputError
 from graphc.train.step import TrainStep
 
 torch: Any = pytest.importorskip("torch")
@@ -68,6 +68,38 @@ def test_five_steps(name: str, model: Any) -> None:
         np.testing.assert_allclose(ours, parameters[key].detach().numpy(), **tolerance, err_msg=key)
 
 
+GROUPS = (Group("b.*", lr_scale=0.5), Group(max_rank=1, weight_decay=0.0, l1=0.0, l2=0.0))
+
+
+@pytest.mark.parametrize("make", [SGD, AdamW], ids=["sgd", "adamw"])
+def test_groups_and_regularisation(make: Any) -> None:
+    """Against torch with parameter groups, and the penalties in the loss."""
+    step = TrainStep(double, loss="mse", optimizer=make(lr=0.1, weight_decay=0.2, l1=0.03, l2=0.05, groups=GROUPS), threads=1)
+    parameters = {key: torch.from_numpy(array).requires_grad_() for key, array in step.parameters.items()}
+    rows = [{"params": [parameters["a.weight"]]}, {"params": [parameters["b.weight"], parameters["b.bias"]], "lr": 0.05},
+            {"params": [parameters["a.bias"]], "weight_decay": 0.0}]  # fmt: skip
+    peer = (torch.optim.SGD if make is SGD else torch.optim.AdamW)(rows, lr=0.1, weight_decay=0.2)
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        x, y = rng.standard_normal((6, 5)), rng.standard_normal((6, 3))
+        hidden = torch.tanh(torch.nn.functional.linear(torch.from_numpy(x), parameters["a.weight"], parameters["a.bias"]))
+        output = torch.nn.functional.linear(hidden, parameters["b.weight"], parameters["b.bias"])
+        loss = torch.nn.functional.mse_loss(output, torch.from_numpy(y))
+        punished = [parameters[name] for name in ("a.weight", "b.weight", "b.bias")]
+        peer.zero_grad()
+        (loss + sum(0.03 * p.abs().sum() + 0.025 * (p * p).sum() for p in punished)).backward()
+        peer.step()
+        assert step(x, y)["loss"] == pytest.approx(loss.item(), rel=1e-10), "without penalties"
+    for key, ours in step.parameters.items():
+        np.testing.assert_allclose(ours, parameters[key].detach().numpy(), rtol=1e-9, atol=1e-12, err_msg=key)
+
+
+def test_a_group_that_has_nothing_is_refused() -> None:
+    step = TrainStep(single, loss="mse", optimizer=SGD(groups=Group("head.*")), threads=1)
+    with pytest.raises(InputError, match=r"no trained parameter matches 'head\.\*'.*a\.weight"):
+        step(np.ones((2, 5), np.float32), np.zeros((2, 3), np.float32))
+
+
 def test_a_rate_of_ones_own() -> None:
     """The learning rate is an input: a schedule needs no new program."""
     steps = [TrainStep(single, loss="mse", optimizer=SGD(lr=rate), threads=1) for rate in (0.1, 0.5)]
@@ -85,6 +117,8 @@ def test_a_rate_of_ones_own() -> None:
         (lambda: SGD(lr=-1.0), "lr = -1.0"),
         (lambda: Adam(betas=(0.9, 1.0)), "betas"),
         (lambda: RMSProp(weight_decay=float("nan")), "weight_decay"),
+        (lambda: SGD(l1=-1e-3), "l1"),
+        (lambda: Group(lr_scale=-1.0), "lr_scale"),
     ],
 )
 def test_refusals(make: Any, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,32 @@ def test_orthogonal(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(short @ short.T, 4 * np.eye(len(short)), atol=1e-5)
     with pytest.raises(graphc.ShapeError, match="at least two dims"):
         _draw("orthogonal", (3,))
+
+
+def test_gains_are_those_of_torch() -> None:
+    torch: Any = pytest.importorskip("torch")
+    for activation in ("linear", "sigmoid", "tanh", "relu", "selu", "leaky_relu"):
+        assert graphc.init.gain_of(activation) == torch.nn.init.calculate_gain(activation)
+    assert graphc.init.gain_of("leaky_relu", 0.2) == torch.nn.init.calculate_gain("leaky_relu", 0.2)
+    with pytest.raises(graphc.AttributeValueError, match="no gain is known"):
+        graphc.init.he_normal("softmax")
+
+
+@pytest.mark.parametrize(("mode", "fan"), [("fan_in", FAN_IN), ("fan_out", FAN_OUT), ("fan_avg", (FAN_IN + FAN_OUT) / 2)])
+def test_fan_modes(mode: str, fan: float) -> None:
+    for make in (graphc.init.he_normal, graphc.init.he_uniform):
+        assert _draw(make("tanh", mode)).std() == pytest.approx(5 / 3 / math.sqrt(fan), rel=0.02)
+    with pytest.raises(graphc.AttributeValueError, match="fan mode"):
+        graphc.init.he_normal(mode="fan")
+
+
+@pytest.mark.parametrize("name", ["he_normal", "xavier_normal", "lecun_normal", "truncated_normal", "normal"])
+def test_distributions_are_normal(name: str) -> None:
+    """Fourth moment and quantiles, not mean and variance alone."""
+    values = np.sort((_draw(name) / _draw(name).std()).reshape(-1).astype(np.float64))
+    expected = {"truncated_normal": 2.37}.get(name, 3.0)
+    assert np.mean(values**4) == pytest.approx(expected, rel=0.1)
+    assert (values < 0).mean() == pytest.approx(0.5, abs=0.02)
 
 
 def test_fans() -> None:

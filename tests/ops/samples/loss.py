@@ -68,14 +68,21 @@ def _elementwise_losses() -> list[Sample]:
             pair = (Data((4, 5), d, -3, 3), Data((4, 5), d, 0, 1))
             for fn, name, options in (
                 (loss.mse, "mse_loss", {}), (loss.l1, "l1_loss", {}), (loss.huber, "huber_loss", {"delta": 0.7}),
+                (loss.smooth_l1, "smooth_l1_loss", {"beta": 0.7}), (loss.smooth_l1, "smooth_l1_loss", {"beta": 0.0}),
                 (loss.binary_cross_entropy_with_logits, "binary_cross_entropy_with_logits", {}),
             ):  # fmt: skip
                 oracle = _functional(name, reduction=reduction, **options)
                 build = composed(fn, reduction=reduction, **options)
-                found.append(Sample(f"{d}, {reduction}", build, pair, oracle, rtol=rtol, atol=rtol / 5))
+                label = ", ".join([f"{d}, {reduction}", *(f"{key}={value}" for key, value in options.items())])
+                found.append(Sample(label, build, pair, oracle, rtol=rtol, atol=rtol / 5))
+        for d, rtol in ((f32, 1e-5), (f64, 1e-12)):
+            oracle = _functional("binary_cross_entropy", reduction=reduction)
+            build = composed(loss.binary_cross_entropy, reduction=reduction)
+            found.append(Sample(f"{d}, {reduction}", build, (Data((4, 5), d, 0, 1),) * 2, oracle, rtol=rtol, atol=rtol / 5))
     return found
 
 
+SURE = np.array([[0.0, 1.0, 0.25]], np.float32)
 MINUS_INF = np.array([[-math.inf, -1, -2], [-3, -0.5, -1]], np.float32)
 SAMPLES: list[Sample] = [
     *_class_losses(),
@@ -94,5 +101,9 @@ SAMPLES: list[Sample] = [
     ),
     Sample("ignored -inf", composed(loss.nll_loss, ignore_index=0), (MINUS_INF, np.array([0, 1])), lambda x, y: np.float32(0.5)),
     Sample("label out of range", composed(loss.nll_loss, reduction="sum"), (MINUS_INF, np.array([7, 1])), lambda x, y: np.float32(0.5)),
+    Sample("sure", composed(loss.binary_cross_entropy, reduction="none"), (SURE, np.array([[1, 0, 1]], np.float32)),
+           lambda x, y: np.array([[100, 100, np.log(4)]], np.float32)),
+    Sample("smoothed", composed(loss.softmax_cross_entropy, label_smoothing=0.2, ignore_index=1),
+           (Data((4, 3, 2)), np.array([[0, 1], [2, 2], [1, 1], [0, 2]])), _cross_entropy(label_smoothing=0.2, ignore_index=1)),
     Sample("empty", composed(loss.nll_loss, reduction="none"), (Data((0, 3)), Data((0,), i64)), lambda x, y: np.zeros(0, np.float32)),
 ]  # fmt: skip
