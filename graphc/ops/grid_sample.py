@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product as positions
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from graphc.ops.movement import surely_differ
 from graphc.ops.resize import cubic
 from graphc.types.dtype import bool_, i64
 from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+    from graphc.ir.graph import Node, Value
 
 TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
 PADDING = ("zeros", "border", "reflection")
@@ -61,6 +65,12 @@ class GridSample(Op):
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Two operations per tap of every output element."""
         return Cost(2 * TAPS[self.mode] ** (types[0].rank - 2) * int(outputs[0].size), sum(t.nbytes for t in (*types, *outputs)))
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """See `grid_sample_gradient`."""
+        from graphc.ops.grid_sample_gradient import grid_sample_gradient  # late: it builds on other ops
+
+        return grid_sample_gradient(self, builder, node, grads[0])
 
     # numpy ------------------------------------------------------------------------------------------------------------------
 

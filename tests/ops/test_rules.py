@@ -144,6 +144,11 @@ def test_every_row_says_its_formula() -> None:
         assert cls.row.doc, name
 
 
+def test_every_op_has_a_gradient_or_says_why_not() -> None:
+    for cls in all_ops():
+        assert (cls.gradient is not Op.gradient) != bool(cls.not_differentiable), cls.name
+
+
 def test_losses_refuse_what_does_not_fit() -> None:
     builder = Builder()
     scores, labels = builder.input("s", f32, (N, 7)), builder.input("l", i64, (N,))
