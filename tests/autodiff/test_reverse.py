@@ -118,7 +118,10 @@ def test_batch_statistics_pass_gradients_too() -> None:
     assert check(graph, graphc.grad(graph), _feeds(graph), "total") == 3
 
 
-POINTWISE = ["tanh", "sigmoid", "softplus", "silu", "exp", "gelu", "mish", "sin", "elu"]
+POINTWISE = [
+    "tanh", "sigmoid", "softplus", "silu", "exp", "gelu", "mish", "sin", "elu", "log1p", "sqrt", "erf", "atan", "asinh", "cosh", "selu",
+    "softsign", "reciprocal", "log",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", POINTWISE)
@@ -134,6 +137,16 @@ def test_second_derivative_of_conv_and_matmul() -> None:
         x = graphc.conv2d(image, 3, kernel=3, stride=2, padding=1, activation="tanh", name="a")
         x = graphc.conv2d(x, 2, kernel=2, activation="sigmoid", name="b")
         return graphc.mean(graphc.tanh(graphc.linear(graphc.flatten(x), 3, name="fc")))
+
+    _check_second(net.graph())
+
+
+def test_second_derivative_of_groups_and_transposed_convolutions() -> None:
+    @graphc.model
+    def net(image: graphc.f64[2, 4, 5, 5]) -> Any:
+        x = graphc.conv2d(image, 4, kernel=3, groups=2, dilation=2, padding=1, activation="tanh", name="a")
+        x = graphc.conv_transpose2d(x, 2, 3, stride=2, activation="sigmoid", name="b")
+        return graphc.mean(graphc.matmul(graphc.transpose(x, (0, 1, 3, 2)), x) * x.mean())
 
     _check_second(net.graph())
 
