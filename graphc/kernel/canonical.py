@@ -21,6 +21,7 @@ from graphc.kernel.spec import (
     Operand,
     PackSpec,
     StoreAt,
+    WeightGradientSpec,
     WinogradConv,
     WinogradInput,
     WinogradOutput,
@@ -102,6 +103,8 @@ def spec_text(spec: KernelSpec) -> str:
             storage = f" weights {spec.storage}" if spec.storage else ""
             lines.append(f"strides {spec.a_strides} {spec.b_strides} {spec.c_strides}{storage}")
             lines.append(_epilogue_text(spec.epilogue))
+        case WeightGradientSpec():
+            lines.append(f"kernel {spec.kernel} stride {spec.stride} dilation {spec.dilation} pad {spec.pad}")
         case PackSpec():
             lines.append(f"for {_list(spec.index)}: {to_text(spec.value)} lanes {spec.lanes} of")
             lines.append(spec_text(spec.conv))

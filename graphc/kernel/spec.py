@@ -351,5 +351,31 @@ class PackSpec:
         return (*self.inputs, self.packed)
 
 
+@dataclass(frozen=True)
+class WeightGradientSpec:
+    """sums[part, c, m, k] = sum over n of the part, o of x[n, c, o*stride + k*dilation - pad] * grad[n, m, o].
+
+    `sums`: [part][c][block of m][*kernel][lane]; the batch is cut into that many nearly equal parts. Where there is one part this is the
+    memory of a (C, M, *kernel) tensor in blocks of M. x's halo covers every position that is read; it is zero. Operands: x, grad, sums.
+    """
+
+    x: Operand
+    grad: Operand
+    sums: Operand
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    pad: tuple[int, ...]  # before, per spatial dim
+    family: str = field(default="conv-weight", init=False)
+
+    @property
+    def parts(self) -> int:
+        return self.sums.shape[0]
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (self.x, self.grad, self.sums)
+
+
 WinogradSpec = Union[WinogradConv, WinogradInput, WinogradProduct, WinogradOutput]
-KernelSpec = Union[NestSpec, ConvSpec, MatmulSpec, PackSpec, WinogradSpec]
+KernelSpec = Union[NestSpec, ConvSpec, MatmulSpec, PackSpec, WeightGradientSpec, WinogradSpec]

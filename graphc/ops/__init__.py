@@ -3,6 +3,7 @@
 from graphc.ops import (
     activations,
     conv,
+    conv_weight,
     gather,
     grid_sample,
     interleave,
@@ -22,6 +23,6 @@ from graphc.ops import (
 )
 
 __all__ = [
-    "activations", "conv", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm", "norm_training", "pointwise",
-    "pool", "pool_spread", "random", "reduce", "resize", "scatter", "sort",
+    "activations", "conv", "conv_weight", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm", "norm_training",
+    "pointwise", "pool", "pool_spread", "random", "reduce", "resize", "scatter", "sort",
 ]  # fmt: skip

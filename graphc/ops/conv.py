@@ -260,13 +260,18 @@ def flip_weight(builder: Builder, w: Value, groups: int) -> Value:
 def weight_gradient(builder: Builder, x: Value, grad: Value, kernel: Shape, conv: Conv) -> Value:
     """dw[m, c, k] = sum over n, o of grad[n, m, o] * x[n, c, o*stride + k*dilation - pad]: (M, C/groups, *kernel).
 
-    Itself a convolution: the batch is its input channels, stride and dilation change roles, pads are such that it gives `kernel`. With a
-    group for each channel it would multiply zeros only: there, one sum per kernel position.
+    With groups itself a convolution: the batch is its input channels, stride and dilation change roles, pads are such that it gives
+    `kernel`. With a group for each channel it would multiply zeros only: there, one sum per kernel position.
     """
     n, c, *sizes = x.type.shape
     if conv.groups > 1 and conv.groups == c == grad.type.shape[1]:
         return _depthwise_weight_gradient(builder, x, grad, static(kernel), conv)
     rank, groups = len(sizes), conv.groups
+    if groups == 1:
+        from graphc.ops.conv_weight import ConvWeightGradient  # late: it builds on this module
+
+        op = ConvWeightGradient(static(kernel), conv.stride, conv.dilation, conv.pad_before)
+        return builder.add(Transpose((1, 0, *range(2, rank + 2))), builder.add(op, x, grad))
     rows = zip(sizes, grad.type.shape[2:], kernel, conv.stride, conv.dilation, conv.pad_before, strict=True)
     after = static(tuple(d * (k - 1) + s * (count - 1) + 1 - size - before for size, count, k, s, d, before in rows))
     x = cropped(builder, x, conv.pad_before, after)

@@ -1,4 +1,5 @@
-"""Which nodes give a kernel its shape: convolutions and products, in the dtypes that their kernel families take."""
+"""Which nodes give a kernel its shape: convolutions, gradients of their weights, and products, in the dtypes that their kernel families
+take."""
 
 from __future__ import annotations
 
@@ -7,9 +8,14 @@ from graphc.types.dtype import f32, f64
 
 
 def anchor_family(node: Node) -> str:
-    """"conv", "contract", or "" for a node that is lowered to loops, as empty tensors are."""
-    if node.op.family not in ("conv", "contract") or node.inputs[0].type.dtype not in (f32, f64):
+    """"conv", "conv-weight", "contract", or "" for a node that is lowered to loops, as empty tensors are."""
+    if node.op.family not in ("conv", "conv-weight", "contract") or node.inputs[0].type.dtype not in (f32, f64):
         return ""
     if any(0 in value.type.shape for value in (*node.inputs, *node.outputs)):
         return ""
     return node.op.family
+
+
+def is_dense(node: Node) -> bool:
+    """Its kernel stores its result without a halo, and as a whole."""
+    return anchor_family(node) in ("conv-weight", "contract")

@@ -35,7 +35,7 @@ def fuse_epilogue(graph: Graph, context: Context) -> int:
     position = {node: i for i, node in enumerate(graph.nodes)}
     count = 0
     for node in graph.nodes:
-        if not anchor_family(node):
+        if anchor_family(node) not in ("conv", "contract"):
             continue
         budget = EPILOGUE_NODES
         value = node.output

@@ -8,18 +8,22 @@ input is part of that value's layout.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.errors import VerifyError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.patch import Patch
 from graphc.kernel.choose import ALGORITHMS
 from graphc.ops.conv import Conv
+from graphc.ops.conv_weight import ConvWeightGradient
 from graphc.ops.pointwise import op
-from graphc.passes.anchors import anchor_family
+from graphc.passes.anchors import anchor_family, is_dense
 from graphc.passes.base import Context
 from graphc.source import UNKNOWN
 from graphc.target import Target
 from graphc.types.layout import PLAIN, Layout
 
+CONVOLUTIONS = ("conv", "conv-weight")  # families that write blocks of channels
 FEW_CHANNELS = 4  # a first layer with so few input channels reads them plain
 
 
@@ -35,12 +39,14 @@ def run(graph: Graph, context: Context) -> int:
         if value is not None:
             value.layout = _layout_of(graph, groups[node], value, context.target)
     for node in list(graph.nodes):
-        if anchor_family(node) == "conv":
+        if anchor_family(node) in CONVOLUTIONS:
             _prepare_input(patch, node, context.target)
     patch.commit()
     for node in graph.nodes:
-        if anchor_family(node) == "conv":
-            _widen_halo(node.inputs[0], node)
+        if isinstance(node.op, Conv) and anchor_family(node) == "conv":
+            _widen_halo(node.inputs[0], node.op, node.output.type.static_shape, node.inputs[1].type.static_shape[2:], node.algorithm)
+        elif isinstance(node.op, ConvWeightGradient) and anchor_family(node):
+            _widen_halo(node.inputs[0], node.op, node.inputs[1].type.static_shape, node.op.kernel, node.algorithm)
     _copy_for_products(patch)
     return patch.count + sum(value.layout != PLAIN for value in graph.values.values())
 
@@ -51,11 +57,11 @@ def _copy_edges(patch: Patch, target: Target) -> None:
     copies: dict[Value, Value] = {}
     groups = _groups(patch.graph)
     for node in list(patch.graph.nodes):
-        x = node.inputs[0] if node.inputs else None
-        if anchor_family(node) == "conv" and x is not None and _has_fixed_layout(x, patch.graph, groups):
-            if x not in copies:
-                copies[x] = _copy(patch, x, node, "pack")
-            patch.set_inputs(node, [copies[x], *node.inputs[1:]])
+        for x in _blocked_inputs(node):
+            if _has_fixed_layout(x, patch.graph, groups):
+                if x not in copies:
+                    copies[x] = _copy(patch, x, node, "pack")
+                patch.set_inputs(node, [copies[x] if value is x else value for value in node.inputs])
     patch.commit()
     groups = _groups(patch.graph)
     seen: set[Value] = set()
@@ -63,7 +69,7 @@ def _copy_edges(patch: Patch, target: Target) -> None:
     def written(value: Value) -> Value:
         """The value where a kernel writes it plainly, and for nobody else; else a copy."""
         maker = value.producer
-        plain = maker is not None and value not in seen and not any(anchor_family(member) == "conv" for member in groups[maker])
+        plain = maker is not None and value not in seen and not any(anchor_family(member) in CONVOLUTIONS for member in groups[maker])
         seen.add(value)
         return value if plain else _copy(patch, value, maker, "unpack")
 
@@ -72,7 +78,7 @@ def _copy_edges(patch: Patch, target: Target) -> None:
 
 
 def _has_fixed_layout(x: Value, graph: Graph, groups: dict[Node, list[Node]]) -> bool:
-    return x.producer is None or x in graph.roots or any(anchor_family(member) == "contract" for member in groups[x.producer])
+    return x.producer is None or x in graph.roots or any(is_dense(member) for member in groups[x.producer])
 
 
 def _copy_for_products(patch: Patch) -> None:
@@ -109,7 +115,7 @@ def _groups(graph: Graph) -> dict[Node, list[Node]]:
 
 def _layout_of(graph: Graph, group: list[Node], value: Value, target: Target) -> Layout:
     for member in group:
-        if anchor_family(member) == "conv":
+        if anchor_family(member) in CONVOLUTIONS:
             return Layout(target.lanes(member.inputs[0].type.dtype))  # of the sums, whatever the epilogue casts them to
     if value in graph.roots or value.type.rank < 3 or not all(member.op.keeps_layout for member in group):
         return PLAIN
@@ -121,29 +127,33 @@ def _layout_of(graph: Graph, group: list[Node], value: Value, target: Target) ->
 
 def _prepare_input(patch: Patch, node: Node, target: Target) -> None:
     """What a convolution reads is blocked, but for the few channels of a first layer; blocks of another dtype's size are copied."""
-    assert isinstance(node.op, Conv)
-    x = node.inputs[0]
-    block = target.lanes(x.type.dtype)
-    if x.layout.is_blocked and x.layout.block != block:
-        x = _copy(patch, x, node, "pack")
-        patch.set_inputs(node, [x, *node.inputs[1:]])
-    depthwise = node.op.groups == x.type.shape[1] and node.op.groups > 1
-    if not x.layout.is_blocked and (int(x.type.shape[1].__index__()) > FEW_CHANNELS or depthwise):
-        x.layout = Layout(block)
+    for x in _blocked_inputs(node):
+        block = target.lanes(x.type.dtype)
+        value = x
+        if x.layout.is_blocked and x.layout.block != block:
+            value = _copy(patch, x, node, "pack")
+            patch.set_inputs(node, [value if other is x else other for other in node.inputs])
+        depthwise = isinstance(node.op, Conv) and node.op.groups == x.type.shape[1] and node.op.groups > 1
+        few = int(x.type.shape[1].__index__()) <= FEW_CHANNELS and value is node.inputs[0] and not depthwise
+        if not value.layout.is_blocked and not few:
+            value.layout = Layout(block)
 
 
-def _widen_halo(x: Value, node: Node) -> None:
-    assert isinstance(node.op, Conv)
-    spatial = [int(size) for size in x.type.static_shape[2:]]
-    out = [int(size) for size in node.output.type.static_shape[2:]]
-    kernel = [int(size) for size in node.inputs[1].type.static_shape[2:]]
-    tile = ALGORITHMS.get(node.algorithm, 0) or 1
+def _blocked_inputs(node: Node) -> list[Value]:
+    """What a kernel reads in blocks of channels: of a convolution its input, of the gradient of a weight both maps."""
+    return list(node.inputs[: {"conv": 1, "conv-weight": 2}.get(anchor_family(node), 0)])
+
+
+def _widen_halo(x: Value, op: Conv | ConvWeightGradient, output: Sequence[int], kernel: Sequence[int], algorithm: str) -> None:
+    """`output`: the shape of the map that the kernel runs over."""
+    tile = ALGORITHMS.get(algorithm, 0) or 1
+    spatial, out = x.type.static_shape[2:], output[2:]
     have = x.layout.halo or ((0, 0),) * len(spatial)
     need = []
     for i, size in enumerate(spatial):
-        before = int(node.op.pad_before[i])
+        before = op.pad_before[i]
         end = -(-out[i] // tile) * tile - 1  # the last position of the last tile
-        last = end * int(node.op.stride[i]) + (kernel[i] - 1) * int(node.op.dilation[i]) - before
+        last = end * op.stride[i] + (kernel[i] - 1) * op.dilation[i] - before
         need.append((max(have[i][0], before), max(have[i][1], last - (size - 1), 0)))
     halo = tuple(need)
     x.layout = Layout(x.layout.block, halo if any(b or a for b, a in halo) else ())

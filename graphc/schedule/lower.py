@@ -24,9 +24,11 @@ from graphc.kernel.spec import (
     WinogradProduct,
 )
 from graphc.ops.conv import Conv
+from graphc.ops.conv_weight import ConvWeightGradient
 from graphc.ops.matmul import MatMul
 from graphc.passes.anchors import anchor_family
 from graphc.schedule.partition import Kernel
+from graphc.schedule.weight_gradient import parts_of
 from graphc.types.dtype import i64
 
 FAMILIES = ("normalise", "reduce", "window", "gather", "sort", "copy", "map")  # a fused kernel is called by the first that occurs
@@ -49,6 +51,8 @@ def lower(kernel: Kernel, operand_of: OperandOf, placed: frozenset[int] = frozen
         lowered = _lower_conv(kernel, anchor, operand_of)
     elif anchor_family(anchor) == "contract":
         lowered = _lower_matmul(kernel, anchor, operand_of)
+    elif anchor_family(anchor) == "conv-weight":
+        lowered = _lower_conv_weight(anchor, operand_of)
     else:
         lowered = _lower_nest(kernel, operand_of, placed)
     return replace(lowered, spec=canonical(lowered.spec))
@@ -185,6 +189,12 @@ def _lower_conv(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowered:
     epilogue = Epilogue(order, acc, value)
     spec = anchor.op.spec(operand_of(x), chain.operands, out, weight.type.static_shape, epilogue)
     return Lowered(spec, (x, weight, *chain.values), packed=1)
+
+
+def _lower_conv_weight(anchor: Node, operand_of: OperandOf) -> Lowered:
+    assert isinstance(anchor.op, ConvWeightGradient)
+    x, grad, out = (operand_of(value) for value in (*anchor.inputs, anchor.output))
+    return Lowered(anchor.op.spec(x, grad, out, parts_of(grad.shape[0], out.nbytes)), anchor.inputs)
 
 
 def lower_pack(

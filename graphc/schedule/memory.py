@@ -14,7 +14,7 @@ from typing import Union
 from graphc.ir.graph import Graph, Value
 from graphc.kernel.spec import Operand
 from graphc.ops.movement import Concat, Reshape
-from graphc.passes.anchors import anchor_family
+from graphc.passes.anchors import anchor_family, is_dense
 from graphc.schedule.lower import slice_of
 from graphc.schedule.partition import Kernel
 from graphc.types.layout import Layout
@@ -106,7 +106,7 @@ class Placement:
             size = value.type.static_shape[1]
             whole = not block or size % block == 0 or value is node.inputs[-1]
             free = value in self._stored and value not in self._roots and value not in self._parent and node.inputs.count(value) == 1
-            dense = _meets_product(value) or (free and anchor_family(self._stored[value].anchor) == "contract")
+            dense = _meets_product(value) or (free and is_dense(self._stored[value].anchor))
             grows = rigid and value.layout.has_halo
             if fits and free and whole and size and not dense and not grows:
                 self._parent[value] = (out, channel)

@@ -13,7 +13,7 @@ from graphc.ir.graph import Graph, Kind, Value
 from graphc.ir.op import Cost
 from graphc.kernel.choose import ALGORITHMS
 from graphc.kernel.chooser import Chooser, Predicted
-from graphc.kernel.spec import ConvSpec, KernelSpec, PackSpec, WinogradConv, WinogradInput, WinogradOutput, WinogradProduct
+from graphc.kernel.spec import ConvSpec, KernelSpec, PackSpec, WeightGradientSpec, WinogradConv, WinogradInput, WinogradOutput, WinogradProduct
 from graphc.limits import max_bytes, too_large
 from graphc.ops.movement import Concat
 from graphc.passes.anchors import anchor_family
@@ -24,6 +24,7 @@ from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assig
 from graphc.schedule.partition import Kernel, partition
 from graphc.schedule.plan import Plan, Ref, State, Step, Weight
 from graphc.schedule.samples import Sampled, Split, Traffic, best_split, for_samples, traffic_of
+from graphc.schedule.weight_gradient import sum_spec
 from graphc.schedule.winograd import shape_of, winograd_spec
 from graphc.target import Target
 from graphc.types.tensor import TensorType
@@ -149,8 +150,12 @@ class _Planner:
         return frozenset(i for i, v in enumerate(kernel.anchor.inputs) if self.placement.is_placed(v, kernel.output))
 
     def _calls(self, lowered: Lowered, kernel: Kernel) -> list[_Call]:
-        """The steps of a kernel: one, but for Winograd convolutions with large weights."""
+        """The steps of a kernel: one, but for Winograd convolutions with large weights, and for sums in parts."""
         spec, algorithm = lowered.spec, kernel.anchor.algorithm
+        if isinstance(spec, WeightGradientSpec) and spec.parts > 1:
+            sums = Temporary(spec.sums.nbytes)
+            products = _Call(spec, [*self._operands(lowered, spec), sums], kernel)
+            return [products, _Call(sum_spec(spec), [sums, kernel.output], kernel, part=":sum")]
         if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
             return [_Call(spec, self._arguments(lowered, kernel, spec), kernel)]
         made = winograd_spec(spec, self.chooser.form(shape_of(spec), algorithm))
@@ -305,7 +310,7 @@ class _Planner:
 def _cost(call: _Call, kernel: Kernel, groups: int) -> Cost:
     """Operations and bytes of the model's nodes for one of the groups of samples; of a convolution in three steps the operations are
     those of the second."""
-    if isinstance(call.spec, (WinogradInput, WinogradOutput, PackSpec)):
+    if isinstance(call.spec, (WinogradInput, WinogradOutput, PackSpec)) or call.part == ":sum":
         return Cost(0, sum(operand.nbytes for operand in call.spec.operands))
     flops = sum(node.op.cost([v.type for v in node.inputs], [v.type for v in node.outputs]).flops for node in kernel.nodes)
     return Cost(flops // groups, sum(value.type.nbytes for value in (*kernel.inputs, kernel.output)) // groups)

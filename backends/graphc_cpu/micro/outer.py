@@ -1,0 +1,125 @@
+"""The outer-product micro-kernel: a tile of sums in memory, to which the products of many pixels are added in registers.
+
+    sums[row r][block b][lane] += sum over pixels p of x[p + row r] * g[p][block b][lane]
+
+Rows are single elements of x (an input channel at a kernel position), blocks are vectors of g (16 output channels, say). The pixels are
+visited in order, so that cutting them into bands changes no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from graphc.types.dtype import DType
+from graphc_cpu.emit.ir import Function, Value, scalar_type, vector_type
+from graphc_cpu.micro.memory import broadcast
+from graphc_cpu.micro.tile import BODY_FMAS, multiply_add
+
+MAX_UNROLL = 8
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One dim of the pixels: how many (the innermost: a number known now), and elements from one to the next in x and in g."""
+
+    count: Union[int, Value]
+    x: int
+    g: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """Elements from the tile's pointers to a row: in x, and of its sums."""
+
+    x: int
+    sums: int
+
+
+class OuterTile:
+    """Emits one tile. `g_step`, `sums_step`: elements from one block to the next, of g and of the sums."""
+
+    def __init__(
+        self, f: Function, dtype: DType, lanes: int, rows: Sequence[Row], blocks: int, pixels: Sequence[Pixels], g_step: int, sums_step: int
+    ) -> None:  # fmt: skip
+        self.f, self.dtype, self.rows, self.blocks, self.pixels = f, dtype, tuple(rows), blocks, tuple(pixels)
+        self.lanes, self.g_step, self.sums_step = lanes, g_step, sums_step
+        self.element = scalar_type(dtype)
+        self.vector = vector_type(self.element, lanes)
+
+    def emit(self, x: Value, g: Value, sums: Value) -> None:
+        places = [self._at(sums, row.sums + b * self.sums_step) for row in self.rows for b in range(self.blocks)]
+        acc = [self.f.load(self.vector, place, self.dtype.itemsize) for place in places]
+        for value, place in zip(self._sweep(x, g, acc, self.pixels), places, strict=True):
+            self.f.store(value, place, self.dtype.itemsize)
+
+    def _sweep(self, x: Value, g: Value, acc: Sequence[Value], dims: Sequence[Pixels]) -> Sequence[Value]:
+        dim, *inner = dims
+        if not inner:
+            return self._line(x, g, acc, dim)
+        if dim.count == 1:
+            return self._sweep(x, g, acc, inner)
+
+        def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
+            return (self._at(carried[0], dim.x), self._at(carried[1], dim.g), *self._sweep(*carried[:2], carried[2:], inner))
+
+        return self.f.loop(0, dim.count, 1, turn, (x, g, *acc), hint="row", guarded=False)[2:]
+
+    def _line(self, x: Value, g: Value, acc: Sequence[Value], dim: Pixels) -> Sequence[Value]:
+        assert isinstance(dim.count, int)
+        unroll = even_unroll(dim.count, max(1, min(MAX_UNROLL, BODY_FMAS // (len(self.rows) * self.blocks))))
+        turns, rest = divmod(dim.count, unroll)
+        if turns > 1:
+
+            def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
+                made = self._body(*carried[:2], carried[2:], dim, unroll)
+                return (self._at(carried[0], unroll * dim.x), self._at(carried[1], unroll * dim.g), *made)
+
+            x, g, *acc = self.f.loop(0, turns, 1, turn, (x, g, *acc), hint="pixel", guarded=False)
+        else:
+            acc = self._body(x, g, acc, dim, unroll)
+            x, g = self._at(x, unroll * dim.x), self._at(g, unroll * dim.g)
+        return self._body(x, g, acc, dim, rest) if rest else acc
+
+    def _body(self, x: Value, g: Value, acc: Sequence[Value], dim: Pixels, count: int) -> list[Value]:
+        """`count` pixels, unrolled."""
+        acc = list(acc)
+        for pixel in range(count):
+            vectors = [self._load(self.vector, g, pixel * dim.g + b * self.g_step) for b in range(self.blocks)]
+            for r, row in enumerate(self.rows):
+                value = broadcast(self.f, self._load(self.element, x, pixel * dim.x + row.x), self.lanes)
+                for b, vector in enumerate(vectors):
+                    i = r * self.blocks + b
+                    acc[i] = multiply_add(self.f, self.dtype, value, vector, acc[i])
+        return acc
+
+    def _load(self, type: str, pointer: Value, offset: int) -> Value:
+        return self.f.load(type, self._at(pointer, offset), self.dtype.itemsize)
+
+    def _at(self, pointer: Value, offset: int) -> Value:
+        return self.f.pointer(pointer, offset, self.element)
+
+
+def even_unroll(count: int, most: int) -> int:
+    """At most `most`, a divisor of `count` where there is one that is not much smaller."""
+    best = max(d for d in range(1, min(count, most) + 1) if count % d == 0)
+    return best if 2 * best > min(count, most) else min(count, most)
+
+
+def model(
+    x: npt.NDArray[Any], g: npt.NDArray[Any], sums: npt.NDArray[Any], rows: Sequence[Row], blocks: int, pixels: Sequence[Pixels],
+    g_step: int, sums_step: int, lanes: int,
+) -> None:  # fmt: skip
+    """The same tile in numpy: flat arrays (element 0 at the pointers), `sums` added to in place."""
+    for position in product(*(range(int(dim.count)) for dim in pixels)):  # type: ignore[arg-type]
+        at_x = sum(i * dim.x for i, dim in zip(position, pixels, strict=True))
+        at_g = sum(i * dim.g for i, dim in zip(position, pixels, strict=True))
+        for row in rows:
+            for b in range(blocks):
+                vector = g[at_g + b * g_step :][:lanes]
+                sums[row.sums + b * sums_step :][:lanes] += x[at_x + row.x] * vector
