@@ -177,6 +177,7 @@ LAYERS: dict[str, dict[str, Any]] = {
     "4x4 512-512": {"n": 4, "ic": 512, "oc": 512, "size": (4, 4), "kernel": (3, 3), "pad": 1},
     "1x1 96-24": {"n": 4, "ic": 96, "oc": 24, "size": (24, 24), "kernel": (1, 1)},
     "first layer": {"n": 4, "ic": 3, "oc": 64, "size": (32, 32), "kernel": (3, 3), "pad": 1, "plain_x": True},
+    "LeNet c1": {"n": 4, "ic": 1, "oc": 6, "size": (28, 28), "kernel": (5, 5), "pad": 2, "plain_x": True},
     "LeNet c3": {"n": 4, "ic": 6, "oc": 16, "size": (14, 14), "kernel": (5, 5)},
 }
 
@@ -187,7 +188,7 @@ def test_hot_loops_do_not_spill(layer: dict[str, Any], level: str) -> None:
     target = named(level)
     text = module(target.triple, [emit_weight_gradient(spec_of(target, **layer), target, "kernel")])
     blocks = re.split(r"^[.\w]+:.*$|^\s*(?:j\w+|b(?:\.\w+)?|cbn?z)\s.*$", jit.assembly(text, target), flags=re.MULTILINE)
-    hot = [block for block in blocks if len(re.findall(r"fmadd\w*ps|mulps|fmla", block)) >= 20]
+    hot = [block for block in blocks if len(re.findall(r"fmadd\w*ps|mulps|fmla", block)) >= 5]
     assert hot, "no hot block found"
     for block in hot:
         assert "(%rsp" not in block, block
@@ -198,7 +199,7 @@ def test_tiles_fill_the_registers() -> None:
     target = named("avx512")
     rows = choose_rows(spec_of(target, **LAYERS["32x32 64-64"]), target)
     assert rows.groups[0][1].width * rows.chunks.width >= 16
-    assert choose_rows(spec_of(target, **LAYERS["LeNet c3"]), target).flat == (25,) * 6
+    assert choose_rows(spec_of(target, **LAYERS["LeNet c3"]), target).flat == (30, 30, 30, 30, 30)
 
 
 def test_what_is_refused() -> None:

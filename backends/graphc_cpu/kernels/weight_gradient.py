@@ -16,7 +16,7 @@ from graphc.kernel.spec import WeightGradientSpec
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type, vector_type
 from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of
-from graphc_cpu.micro.outer import OuterTile, Pixels, Row
+from graphc_cpu.micro.outer import MAX_UNROLL, OuterTile, Pixels, Row
 from graphc_cpu.micro.shape import Split, block_choices, max_pixels, split
 
 BAND_PIXELS = 128
@@ -227,7 +227,10 @@ class _WeightGradient:
         self._for_panel(chunks, groups, body)
 
     def _tile(self, rows: Sequence[Row], blocks: int, pixels: Sequence[Pixels]) -> OuterTile:
-        return OuterTile(self.f, self.spec.x.dtype, self.lanes, rows, blocks, pixels, self.spec.grad.strides[1], self.taps * self.lanes)
+        """Where an element of x belongs to several pixels, LLVM would keep it in a register from one to the next, and spill others."""
+        steps = self.spec.grad.strides[1], self.taps * self.lanes
+        unroll = MAX_UNROLL if self.rows.groups else 1
+        return OuterTile(self.f, self.spec.x.dtype, self.lanes, rows, blocks, pixels, *steps, unroll=unroll)
 
     def _for_taps(self, x: Value, sums: Value, dims: Sequence[tuple[int, int, int]], body: object) -> None:
         """body(x at the kernel position, its sums) for all kernel positions."""

@@ -42,13 +42,15 @@ class Row:
 
 
 class OuterTile:
-    """Emits one tile. `g_step`, `sums_step`: elements from one block to the next, of g and of the sums."""
+    """Emits one tile. `g_step`, `sums_step`: elements from one block to the next, of g and of the sums; `unroll`: the most pixels at a
+    time."""
 
     def __init__(
-        self, f: Function, dtype: DType, lanes: int, rows: Sequence[Row], blocks: int, pixels: Sequence[Pixels], g_step: int, sums_step: int
+        self, f: Function, dtype: DType, lanes: int, rows: Sequence[Row], blocks: int, pixels: Sequence[Pixels], g_step: int, sums_step: int,
+        unroll: int = MAX_UNROLL,
     ) -> None:  # fmt: skip
         self.f, self.dtype, self.rows, self.blocks, self.pixels = f, dtype, tuple(rows), blocks, tuple(pixels)
-        self.lanes, self.g_step, self.sums_step = lanes, g_step, sums_step
+        self.lanes, self.g_step, self.sums_step, self.unroll = lanes, g_step, sums_step, unroll
         self.element = scalar_type(dtype)
         self.vector = vector_type(self.element, lanes)
 
@@ -72,7 +74,7 @@ class OuterTile:
 
     def _line(self, x: Value, g: Value, acc: Sequence[Value], dim: Pixels) -> Sequence[Value]:
         assert isinstance(dim.count, int)
-        unroll = even_unroll(dim.count, max(1, min(MAX_UNROLL, BODY_FMAS // (len(self.rows) * self.blocks))))
+        unroll = even_unroll(dim.count, max(1, min(self.unroll, BODY_FMAS // (len(self.rows) * self.blocks))))
         turns, rest = divmod(dim.count, unroll)
         if turns > 1:
 
