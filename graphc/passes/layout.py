@@ -1,6 +1,7 @@
 """choose-layout: blocked channels where convolutions run, plain row-major at the edges.
 
-A convolution writes blocked channels (NCHW16c on AVX-512); what reads it reads blocked, and ops that keep layouts (elementwise,
+A convolution writes blocked channels (NCHW16c on AVX-512), but for one with few output channels (`_is_narrow`), which reads and writes
+row-major maps; what reads a convolution reads blocked, and ops that keep layouts (elementwise,
 pooling, concat over channels) write blocked too. Loops can read and write any layout, so a copy is inserted only where a caller's
 memory meets a convolution, or where a convolution makes an output of the program. The zero halo that a convolution needs around its
 input is part of that value's layout.
@@ -25,6 +26,7 @@ from graphc.types.layout import PLAIN, Layout
 
 CONVOLUTIONS = ("conv", "conv-weight")  # families that write blocks of channels
 FEW_CHANNELS = 4  # a first layer with so few input channels reads them plain
+NARROW = 1.2  # times as many lanes filled: less must be gained for plain maps where output channels are few
 
 
 def run(graph: Graph, context: Context) -> int:
@@ -38,9 +40,15 @@ def run(graph: Graph, context: Context) -> int:
         value = exits.get(node)
         if value is not None:
             value.layout = _layout_of(graph, groups[node], value, context.target)
+    narrow = {node for node in graph.nodes if _is_narrow(node, context.target)}
     for node in list(graph.nodes):
-        if anchor_family(node) in CONVOLUTIONS:
+        if anchor_family(node) in CONVOLUTIONS and node not in narrow:
             _prepare_input(patch, node, context.target)
+    for node in [node for node in graph.nodes if node in narrow]:
+        if groups[node][-1].output.layout.is_blocked:  # because a convolution reads it
+            _prepare_input(patch, node, context.target)
+        elif node.inputs[0].layout.is_blocked:
+            patch.set_inputs(node, [_copy(patch, node.inputs[0], node, "unpack"), *node.inputs[1:]])
     patch.commit()
     for node in graph.nodes:
         if isinstance(node.op, Conv) and anchor_family(node) == "conv":
@@ -115,7 +123,7 @@ def _groups(graph: Graph) -> dict[Node, list[Node]]:
 
 def _layout_of(graph: Graph, group: list[Node], value: Value, target: Target) -> Layout:
     for member in group:
-        if anchor_family(member) in CONVOLUTIONS:
+        if anchor_family(member) in CONVOLUTIONS and not _is_narrow(member, target):
             return Layout(target.lanes(member.inputs[0].type.dtype))  # of the sums, whatever the epilogue casts them to
     if value in graph.roots or value.type.rank < 3 or not all(member.op.keeps_layout for member in group):
         return PLAIN
@@ -123,6 +131,15 @@ def _layout_of(graph: Graph, group: list[Node], value: Value, target: Target) ->
     reads = [x for member in group for x in member.inputs if x not in inside and x.type.rank == value.type.rank]
     blocks = [x.layout.block for x in reads if x.layout.is_blocked and int(x.type.size) > 1 and x.type.shape[1] != 1]
     return Layout(blocks[0]) if blocks else PLAIN
+
+
+def _is_narrow(node: Node, target: Target) -> bool:
+    """A convolution whose output channels would leave more lanes of a block empty than vectors along its rows do."""
+    if anchor_family(node) != "conv" or not isinstance(node.op, Conv) or ALGORITHMS.get(node.algorithm):
+        return False
+    lanes, shape = target.lanes(node.inputs[0].type.dtype), node.output.type.static_shape
+    rowwise = node.op.groups == 1 and node.op.stride[-1] == 1 and shape[1] <= lanes // 2
+    return rowwise and shape[-1] / -(-shape[-1] // lanes) > NARROW * shape[1]
 
 
 def _prepare_input(patch: Patch, node: Node, target: Target) -> None:

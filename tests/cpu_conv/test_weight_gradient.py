@@ -25,7 +25,7 @@ from graphc_cpu.kernels import weight_gradient
 from graphc_cpu.kernels.model import padded_map
 from graphc_cpu.kernels.nest import emit_nest
 from graphc_cpu.kernels.weight_gradient import choose_rows, emit_weight_gradient
-from graphc_cpu.micro.outer import OuterTile, Pixels, Row, model
+from graphc_cpu.micro.outer import OuterTile, Pixels, model
 
 
 def spec_of(
@@ -159,17 +159,19 @@ def test_parts_follow_from_the_shape(batch: int, nbytes: int, parts: int) -> Non
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 13])
 def test_micro_kernel(rows: int, count: int) -> None:
     target, rng, lanes = named("avx512"), np.random.default_rng(0), 16
-    made = [Row(3 * r + r % 2, 2 * r * lanes) for r in range(rows)]
+    made, blocks = [3 * r + r % 2 for r in range(rows)], (0, 700)
     pixels = [Pixels(2, 7, 500), Pixels(3, 31, 150), Pixels(count, 2, lanes)]
     x, g = (rng.integers(-4, 5, 2000).astype(np.float32) for _ in range(2))
-    sums = rng.integers(-4, 5, rows * 2 * lanes).astype(np.float32)
+    sums = rng.integers(-4, 5, (rows, 2, lanes)).astype(np.float32)
     wanted = sums.copy()
-    model(x, g, wanted, made, 2, pixels, 700, lanes, lanes)
+    model(x, g, wanted, made, blocks, pixels)
     f = Function("kernel", [("ptr", "args"), ("i64", "thread"), ("i64", "threads")])
     pointers = [f.load("ptr", f.pointer(f.parameters[0], slot, "ptr"), 8) for slot in range(3)]
-    OuterTile(f, f32, lanes, made, 2, pixels, 700, lanes).emit(*pointers)
-    compile_one(f, target).call("kernel", [x, g, sums], 1)
-    np.testing.assert_array_equal(sums, wanted)
+    places = [f.pointer(pointers[2], i * lanes, "float") for i in range(2 * rows)]
+    OuterTile(f, f32, lanes, made, blocks, pixels).emit(*pointers[:2], places)
+    flat = sums.ravel()
+    compile_one(f, target).call("kernel", [x, g, flat], 1)
+    np.testing.assert_array_equal(flat.reshape(wanted.shape), wanted)
 
 
 LAYERS: dict[str, dict[str, Any]] = {

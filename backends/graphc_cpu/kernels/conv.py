@@ -14,6 +14,7 @@ from graphc.kernel.spec import ConvSpec
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type
 from graphc_cpu.kernels.conv_plan import ConvPlan, conv_plan, is_depthwise, reduction
+from graphc_cpu.kernels.conv_rows import emit_conv_rows, is_rowwise
 from graphc_cpu.kernels.conv_store import Corner, conv_epilogue
 from graphc_cpu.kernels.depthwise import emit_depthwise
 from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of
@@ -30,6 +31,8 @@ def emit_conv(spec: ConvSpec, target: Target, name: str) -> Function:
         return kernel_function(name)
     if is_depthwise(spec):
         return emit_depthwise(spec, target, name)
+    if is_rowwise(spec, target):
+        return emit_conv_rows(spec, target, name)
     return _DirectConv(spec, conv_plan(spec, target), target, name).emit()
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from graphc.kernel.spec import ConvSpec
 from graphc.target import Target
 from graphc_cpu.kernels.conv_plan import ConvPlan, chunk_channels, conv_plan, group_of, is_depthwise
+from graphc_cpu.kernels.conv_rows import is_rowwise, pack_rows_weight
 
 Array = npt.NDArray[Any]
 
@@ -20,6 +21,8 @@ def pack_conv_weight(spec: ConvSpec, target: Target, w: Array) -> Array:
     """w (OC, IC/groups, *kernel) -> the flat array that the kernel of this spec and target takes; zero in the padding lanes."""
     if is_depthwise(spec):
         return _pack_depthwise(w, target.lanes(spec.x.dtype), spec.x.dtype.numpy)
+    if is_rowwise(spec, target):
+        return pack_rows_weight(spec, w)
     plan = conv_plan(spec, target)
     flat = np.ascontiguousarray(w, spec.x.dtype.numpy).reshape(*spec.weight_shape[:2], -1)
     parts = []

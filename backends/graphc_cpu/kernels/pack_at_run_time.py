@@ -16,6 +16,7 @@ from graphc.kernel.winograd import transform_kernel
 from graphc.target import Target
 from graphc.types.dtype import bool_, i64
 from graphc_cpu.kernels.conv_plan import ConvPlan, conv_plan, is_depthwise
+from graphc_cpu.kernels.conv_rows import is_rowwise
 from graphc_cpu.micro.shape import Split, split
 
 
@@ -25,6 +26,8 @@ def pack_nests(spec: PackSpec, target: Target) -> NestSpec:
         nests = _winograd(spec, spec.conv)
     elif is_depthwise(spec.conv):
         nests = _depthwise(spec)
+    elif is_rowwise(spec.conv, target):
+        nests = _rows(spec)
     else:
         nests = _dense(spec, spec.conv, conv_plan(spec.conv, target))
     return NestSpec("copy", spec.inputs, (spec.packed,), tuple(nests))
@@ -117,6 +120,15 @@ def _depthwise(spec: PackSpec) -> Iterator[Nest]:
         offset = ((block + start) * taps + _flat(kernel, sizes)) * lanes + i + lane
         value = const(0, spec.packed.dtype) if zero else _element(spec, ((block + start) * lanes + i + lane, const(0, i64), *kernel))
         yield Nest((block, *kernel, i), (StoreAt(len(spec.inputs), simplify(offset), value),))
+
+
+def _rows(spec: PackSpec) -> Iterator[Nest]:
+    """[input channel][kernel position][output channel]"""
+    outputs, inputs, *sizes = (axis.extent for axis in spec.index)
+    out, channel = index("out", outputs), index("c", inputs)
+    kernel = tuple(index(f"k{d}", size) for d, size in enumerate(sizes))
+    offset = _flat((channel, *kernel, out), (inputs, *sizes, outputs))
+    yield Nest((channel, *kernel, out), (StoreAt(len(spec.inputs), simplify(offset), _element(spec, (out, channel, *kernel))),))
 
 
 def _winograd(spec: PackSpec, conv: WinogradConv | WinogradProduct) -> Iterator[Nest]:

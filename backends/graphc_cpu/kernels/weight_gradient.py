@@ -16,7 +16,7 @@ from graphc.kernel.spec import WeightGradientSpec
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type, vector_type
 from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of
-from graphc_cpu.micro.outer import MAX_UNROLL, OuterTile, Pixels, Row
+from graphc_cpu.micro.outer import MAX_UNROLL, OuterTile, Pixels
 from graphc_cpu.micro.shape import Split, block_choices, max_pixels, split
 
 BAND_PIXELS = 128
@@ -102,6 +102,14 @@ def _groups(channels: int, size: int, block: int) -> Iterator[tuple[int, Piece]]
         for first, last, width in split(channels - start, size).ranges:
             yield start, Piece(whole + first, whole + last, width)
             start += (last - first) * width
+
+
+@dataclass(frozen=True)
+class Row:
+    """Elements to a row of a tile: in x, and of its sums."""
+
+    x: int
+    sums: int
 
 
 @dataclass(frozen=True)
@@ -215,22 +223,28 @@ class _WeightGradient:
             at_g = f.pointer(g, f.mul(first, spec.grad.strides[1]), self.element)
             if group is None:
                 for rows in self._flat_tiles():
-                    self._tile(rows, kind.width, pixels).emit(x, at_g, self._sums_at(sums, i64(0), first))
+                    self._add(rows, kind.width, pixels, x, at_g, self._sums_at(sums, i64(0), first))
                 return
             channel, piece = group
             per_channel = self.blocks * self.taps * self.lanes
             step = 1 if spec.x.layout.is_blocked else spec.x.strides[1]
-            tile = self._tile([Row(r * step, r * per_channel) for r in range(piece.width)], kind.width, pixels)
+            rows = [Row(r * step, r * per_channel) for r in range(piece.width)]
             at_x = f.pointer(x, self._channel_offset(channel), self.element)
-            self._for_taps(at_x, self._sums_at(sums, channel, first), self._tap_dims(), lambda p, s: tile.emit(p, at_g, s))
+            at_sums = self._sums_at(sums, channel, first)
+            self._for_taps(at_x, at_sums, self._tap_dims(), lambda p, s: self._add(rows, kind.width, pixels, p, at_g, s))
 
         self._for_panel(chunks, groups, body)
 
-    def _tile(self, rows: Sequence[Row], blocks: int, pixels: Sequence[Pixels]) -> OuterTile:
-        """Where an element of x belongs to several pixels, LLVM would keep it in a register from one to the next, and spill others."""
-        steps = self.spec.grad.strides[1], self.taps * self.lanes
+    def _add(self, rows: Sequence[Row], blocks: int, pixels: Sequence[Pixels], x: Value, g: Value, sums: Value) -> None:
+        """The pixels to the sums of one tile.
+
+        Where an element of x belongs to several pixels, LLVM would keep it in a register from one to the next, and spill others.
+        """
+        f, step = self.f, self.taps * self.lanes
+        vectors = [b * self.spec.grad.strides[1] for b in range(blocks)]
         unroll = MAX_UNROLL if self.rows.groups else 1
-        return OuterTile(self.f, self.spec.x.dtype, self.lanes, rows, blocks, pixels, *steps, unroll=unroll)
+        tile = OuterTile(f, self.spec.x.dtype, self.lanes, [row.x for row in rows], vectors, pixels, unroll)
+        tile.emit(x, g, [f.pointer(sums, row.sums + b * step, self.element) for row in rows for b in range(blocks)])
 
     def _for_taps(self, x: Value, sums: Value, dims: Sequence[tuple[int, int, int]], body: object) -> None:
         """body(x at the kernel position, its sums) for all kernel positions."""

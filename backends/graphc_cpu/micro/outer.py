@@ -33,32 +33,28 @@ class Pixels:
     g: int
 
 
-@dataclass(frozen=True)
-class Row:
-    """Elements from the tile's pointers to a row: in x, and of its sums."""
-
-    x: int
-    sums: int
-
-
 class OuterTile:
-    """Emits one tile. `g_step`, `sums_step`: elements from one block to the next, of g and of the sums; `unroll`: the most pixels at a
-    time."""
+    """Emits one tile. `rows`, `blocks`: elements from the pointers to each row in x, and to each block in g; `unroll`: the most pixels at
+    a time."""
 
     def __init__(
-        self, f: Function, dtype: DType, lanes: int, rows: Sequence[Row], blocks: int, pixels: Sequence[Pixels], g_step: int, sums_step: int,
+        self, f: Function, dtype: DType, lanes: int, rows: Sequence[int], blocks: Sequence[int], pixels: Sequence[Pixels],
         unroll: int = MAX_UNROLL,
     ) -> None:  # fmt: skip
-        self.f, self.dtype, self.rows, self.blocks, self.pixels = f, dtype, tuple(rows), blocks, tuple(pixels)
-        self.lanes, self.g_step, self.sums_step, self.unroll = lanes, g_step, sums_step, unroll
+        self.f, self.dtype, self.lanes, self.unroll = f, dtype, lanes, unroll
+        self.rows, self.blocks, self.pixels = tuple(rows), tuple(blocks), tuple(pixels)
         self.element = scalar_type(dtype)
         self.vector = vector_type(self.element, lanes)
 
-    def emit(self, x: Value, g: Value, sums: Value) -> None:
-        places = [self._at(sums, row.sums + b * self.sums_step) for row in self.rows for b in range(self.blocks)]
+    def emit(self, x: Value, g: Value, places: Sequence[Value]) -> None:
+        """`places`: the addresses of the sums, row by row."""
         acc = [self.f.load(self.vector, place, self.dtype.itemsize) for place in places]
-        for value, place in zip(self._sweep(x, g, acc, self.pixels), places, strict=True):
+        for value, place in zip(self.sums(x, g, acc), places, strict=True):
             self.f.store(value, place, self.dtype.itemsize)
+
+    def sums(self, x: Value, g: Value, acc: Sequence[Value]) -> Sequence[Value]:
+        """The accumulators, row by row, with all pixels added."""
+        return self._sweep(x, g, acc, self.pixels)
 
     def _sweep(self, x: Value, g: Value, acc: Sequence[Value], dims: Sequence[Pixels]) -> Sequence[Value]:
         dim, *inner = dims
@@ -74,7 +70,7 @@ class OuterTile:
 
     def _line(self, x: Value, g: Value, acc: Sequence[Value], dim: Pixels) -> Sequence[Value]:
         assert isinstance(dim.count, int)
-        unroll = even_unroll(dim.count, max(1, min(self.unroll, BODY_FMAS // (len(self.rows) * self.blocks))))
+        unroll = even_unroll(dim.count, max(1, min(self.unroll, BODY_FMAS // (len(self.rows) * len(self.blocks)))))
         turns, rest = divmod(dim.count, unroll)
         if turns > 1:
 
@@ -92,11 +88,10 @@ class OuterTile:
         """`count` pixels, unrolled."""
         acc = list(acc)
         for pixel in range(count):
-            vectors = [self._load(self.vector, g, pixel * dim.g + b * self.g_step) for b in range(self.blocks)]
+            vectors = [self._load(self.vector, g, pixel * dim.g + block) for block in self.blocks]
             for r, row in enumerate(self.rows):
-                value = broadcast(self.f, self._load(self.element, x, pixel * dim.x + row.x), self.lanes)
-                for b, vector in enumerate(vectors):
-                    i = r * self.blocks + b
+                value = broadcast(self.f, self._load(self.element, x, pixel * dim.x + row), self.lanes)
+                for i, vector in enumerate(vectors, r * len(vectors)):
                     acc[i] = multiply_add(self.f, self.dtype, value, vector, acc[i])
         return acc
 
@@ -114,14 +109,12 @@ def even_unroll(count: int, most: int) -> int:
 
 
 def model(
-    x: npt.NDArray[Any], g: npt.NDArray[Any], sums: npt.NDArray[Any], rows: Sequence[Row], blocks: int, pixels: Sequence[Pixels],
-    g_step: int, sums_step: int, lanes: int,
+    x: npt.NDArray[Any], g: npt.NDArray[Any], sums: npt.NDArray[Any], rows: Sequence[int], blocks: Sequence[int], pixels: Sequence[Pixels]
 ) -> None:  # fmt: skip
-    """The same tile in numpy: flat arrays (element 0 at the pointers), `sums` added to in place."""
+    """The same tile in numpy: flat x and g (element 0 at the pointers), `sums` (rows, blocks, lanes) added to in place."""
     for position in product(*(range(int(dim.count)) for dim in pixels)):  # type: ignore[arg-type]
         at_x = sum(i * dim.x for i, dim in zip(position, pixels, strict=True))
         at_g = sum(i * dim.g for i, dim in zip(position, pixels, strict=True))
-        for row in rows:
-            for b in range(blocks):
-                vector = g[at_g + b * g_step :][:lanes]
-                sums[row.sums + b * sums_step :][:lanes] += x[at_x + row.x] * vector
+        for r, row in enumerate(rows):
+            for b, block in enumerate(blocks):
+                sums[r, b] += x[at_x + row] * g[at_g + block :][: sums.shape[-1]]
