@@ -45,10 +45,12 @@ def run(graph: Graph, context: Context) -> int:
         if anchor_family(node) in CONVOLUTIONS and node not in narrow:
             _prepare_input(patch, node, context.target)
     for node in [node for node in graph.nodes if node in narrow]:
-        if groups[node][-1].output.layout.is_blocked:  # because a convolution reads it
+        if anchor_family(node) == "conv" and groups[node][-1].output.layout.is_blocked:  # because a convolution reads it
             _prepare_input(patch, node, context.target)
-        elif node.inputs[0].layout.is_blocked:
-            patch.set_inputs(node, [_copy(patch, node.inputs[0], node, "unpack"), *node.inputs[1:]])
+            continue
+        blocked = [x for x in _blocked_inputs(node) if x.layout.is_blocked]
+        plain = {x: _copy(patch, x, node, "unpack") for x in blocked}
+        patch.set_inputs(node, [plain.get(x, x) for x in node.inputs])
     patch.commit()
     for node in graph.nodes:
         if isinstance(node.op, Conv) and anchor_family(node) == "conv":
@@ -134,12 +136,18 @@ def _layout_of(graph: Graph, group: list[Node], value: Value, target: Target) ->
 
 
 def _is_narrow(node: Node, target: Target) -> bool:
-    """A convolution whose output channels would leave more lanes of a block empty than vectors along its rows do."""
-    if anchor_family(node) != "conv" or not isinstance(node.op, Conv) or ALGORITHMS.get(node.algorithm):
+    """A convolution, or the gradient of its weight, whose output channels would leave more lanes of a block empty than vectors along
+    rows do."""
+    if anchor_family(node) not in CONVOLUTIONS or ALGORITHMS.get(node.algorithm):
         return False
-    lanes, shape = target.lanes(node.inputs[0].type.dtype), node.output.type.static_shape
-    rowwise = node.op.groups == 1 and node.op.stride[-1] == 1 and shape[1] <= lanes // 2
-    return rowwise and shape[-1] / -(-shape[-1] // lanes) > NARROW * shape[1]
+    x = node.inputs[0].type
+    if isinstance(node.op, Conv):
+        value, rowwise = node.output, node.op.groups == 1 and node.op.stride[-1] == 1
+    else:
+        assert isinstance(node.op, ConvWeightGradient)
+        value, rowwise = node.inputs[1], node.op.stride[-1] == 1 and int(x.shape[1].__index__()) <= FEW_CHANNELS
+    lanes, shape = target.lanes(x.dtype), value.type.static_shape
+    return rowwise and shape[1] <= lanes // 2 and shape[-1] / -(-shape[-1] // lanes) > NARROW * shape[1]
 
 
 def _prepare_input(patch: Patch, node: Node, target: Target) -> None:

@@ -30,15 +30,15 @@ from graphc_cpu.micro.outer import OuterTile, Pixels, model
 
 def spec_of(
     target: Target, n: int, ic: int, oc: int, size: Sequence[int], kernel: Sequence[int], *, stride: int = 1, dilation: int = 1, pad: int = 0,
-    plain_x: bool = False, grad_halo: int = 0, parts: int = 1, dtype: DType = f32,
+    plain_x: bool = False, plain: bool = False, grad_halo: int = 0, parts: int = 1, dtype: DType = f32,
 ) -> WeightGradientSpec:  # fmt: skip
     rank, lanes = len(size), target.lanes(dtype)
     out = tuple((s + 2 * pad - dilation * (k - 1) - 1) // stride + 1 for s, k in zip(size, kernel, strict=True))
     halo = ((pad, pad),) * rank if pad else ()
-    x = Operand(dtype, (n, ic, *size), Layout(0 if plain_x else lanes, halo))
-    grad = Operand(dtype, (n, oc, *out), Layout(lanes, ((grad_halo, grad_halo + 1),) * rank if grad_halo else ()))
+    x = Operand(dtype, (n, ic, *size), Layout(0 if plain_x or plain else lanes, halo))
+    grad = Operand(dtype, (n, oc, *out), Layout(0 if plain else lanes, ((grad_halo, grad_halo + 1),) * rank if grad_halo else ()))
     op = ConvWeightGradient(tuple(kernel), (stride,) * rank, (dilation,) * rank, (pad,) * rank)
-    return op.spec(x, grad, Operand(dtype, (ic, oc, *kernel), Layout(lanes)), parts)
+    return op.spec(x, grad, Operand(dtype, (ic, oc, *kernel), Layout(0 if plain else lanes)), parts)
 
 
 def expected(spec: WeightGradientSpec, x: Array, grad: Array) -> Array:
@@ -69,6 +69,8 @@ def run(spec: WeightGradientSpec, target: Target, x: Array, grad: Array, threads
         made.append(sums[:-32])
     for other in made[1:]:
         np.testing.assert_array_equal(made[0], other)
+    if not spec.grad.layout.is_blocked:
+        return made[0].reshape(spec.sums.shape)
     by_lane = np.moveaxis(made[0].reshape(spec.sums.shape), -1, 3)
     parts, channels, blocks, lanes, *kernel = by_lane.shape
     found = by_lane.reshape(parts, channels, blocks * lanes, *kernel)
@@ -106,6 +108,12 @@ CASES: dict[str, dict[str, Any]] = {
     "one pixel": {"n": 5, "ic": 40, "oc": 20, "size": (1, 1), "kernel": (1, 1)},
     "one dim": {"n": 3, "ic": 12, "oc": 20, "size": (40,), "kernel": (3,), "pad": 1},
     "three dims": {"n": 2, "ic": 5, "oc": 18, "size": (4, 5, 6), "kernel": (3, 1, 2), "stride": 2, "pad": 0},
+    "rows": {"n": 3, "ic": 1, "oc": 6, "size": (12, 28), "kernel": (5, 5), "pad": 2, "plain": True},
+    "rows, one vector": {"n": 2, "ic": 2, "oc": 4, "size": (3, 18), "kernel": (3, 3), "plain": True, "grad_halo": 1},
+    "rows, one vector + 1": {"n": 2, "ic": 3, "oc": 1, "size": (3, 17), "kernel": (1, 1), "plain": True},
+    "rows, one vector - 1": {"n": 2, "ic": 3, "oc": 5, "size": (3, 15), "kernel": (2, 3), "pad": 1, "plain": True},
+    "rows, dilation": {"n": 2, "ic": 2, "oc": 8, "size": (9, 9), "kernel": (3, 3), "dilation": 2, "plain": True},
+    "rows, one dim": {"n": 2, "ic": 2, "oc": 2, "size": (50,), "kernel": (3,), "pad": 1, "plain": True},
     "panels": {"n": 1, "ic": 130, "oc": 144, "size": (3, 3), "kernel": (3, 3), "pad": 1},
 }
 
@@ -180,6 +188,7 @@ LAYERS: dict[str, dict[str, Any]] = {
     "1x1 96-24": {"n": 4, "ic": 96, "oc": 24, "size": (24, 24), "kernel": (1, 1)},
     "first layer": {"n": 4, "ic": 3, "oc": 64, "size": (32, 32), "kernel": (3, 3), "pad": 1, "plain_x": True},
     "LeNet c1": {"n": 4, "ic": 1, "oc": 6, "size": (28, 28), "kernel": (5, 5), "pad": 2, "plain_x": True},
+    "LeNet c1, rows": {"n": 4, "ic": 1, "oc": 6, "size": (28, 28), "kernel": (5, 5), "pad": 2, "plain": True},
     "LeNet c3": {"n": 4, "ic": 6, "oc": 16, "size": (14, 14), "kernel": (5, 5)},
 }
 

@@ -98,3 +98,11 @@ def start_of(f: Function, digit: Value, split: Split) -> Value:
     over = f.sub(digit, split.wide)
     positive = f.op(f"icmp sgt i64 {over.name}, 0", "i1")
     return f.sub(start, f.op(f"select i1 {positive.name}, i64 {over.name}, i64 0", "i64"))
+
+
+def width_of(f: Function, part: Value, split: Split) -> Value:
+    """Elements of a part."""
+    if split.wide == split.parts:
+        return i64(split.width)
+    wide = f.op(f"icmp slt i64 {part.name}, {split.wide}", "i1")
+    return f.op(f"select i1 {wide.name}, i64 {split.width}, i64 {split.width - 1}", "i64")

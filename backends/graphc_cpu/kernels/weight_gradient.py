@@ -15,7 +15,8 @@ from graphc.errors import ShapeError, UnsupportedError
 from graphc.kernel.spec import WeightGradientSpec
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type, vector_type
-from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of
+from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of, width_of
+from graphc_cpu.kernels.weight_gradient_rows import emit_weight_gradient_rows
 from graphc_cpu.micro.outer import MAX_UNROLL, OuterTile, Pixels
 from graphc_cpu.micro.shape import Split, block_choices, max_pixels, split
 
@@ -28,16 +29,22 @@ MOST_TILES = 12
 def emit_weight_gradient(spec: WeightGradientSpec, target: Target, name: str) -> Function:
     """The kernel. Raises UnsupportedError or ShapeError, with the reason, for a spec that cannot be generated."""
     check_weight_gradient(spec, target)
-    return _WeightGradient(spec, target, name).emit() if prod(spec.sums.shape) else kernel_function(name)
+    if not prod(spec.sums.shape):
+        return kernel_function(name)
+    if not spec.grad.layout.is_blocked:
+        return emit_weight_gradient_rows(spec, target, name)
+    return _WeightGradient(spec, target, name).emit()
 
 
 def check_weight_gradient(spec: WeightGradientSpec, target: Target) -> None:
     lanes, x, grad = target.lanes(spec.x.dtype), spec.x, spec.grad
     if x.dtype.name not in ("float32", "float64"):
         raise UnsupportedError(f"weight gradient of {x.dtype}", hint="cast to f32 before it")
-    if grad.layout.block != lanes or x.layout.block not in (0, lanes):
+    rowwise = grad.layout.block == x.layout.block == 0 and spec.stride[-1] == 1
+    if not rowwise and (grad.layout.block != lanes or x.layout.block not in (0, lanes)):
         raise UnsupportedError(f"weight gradient of {x.layout} and {grad.layout}; {target.name} has {lanes} lanes")
-    expected = (spec.parts, x.shape[1], -(-grad.shape[1] // lanes), *spec.kernel, lanes)
+    channels = (grad.shape[1], *spec.kernel) if rowwise else (-(-grad.shape[1] // lanes), *spec.kernel, lanes)
+    expected = (spec.parts, x.shape[1], *channels)
     if spec.sums.physical_shape != expected or x.shape[0] != grad.shape[0]:
         raise ShapeError(f"weight gradient of {x.shape} and {grad.shape} into {spec.sums.physical_shape}, not {expected}")
     halo = x.layout.halo or ((0, 0),) * len(spec.kernel)
@@ -340,14 +347,6 @@ def loop(f: Function, start: Value, stop: Value, body: object) -> None:
         body(start)
     else:
         f.loop(start, stop, 1, turn, guarded=False)
-
-
-def width_of(f: Function, part: Value, parts: Split) -> Value:
-    """Elements of a part of a split."""
-    if parts.wide == parts.parts:
-        return i64(parts.width)
-    wide = f.op(f"icmp slt i64 {part.name}, {parts.wide}", "i1")
-    return f.op(f"select i1 {wide.name}, i64 {parts.width}, i64 {parts.width - 1}", "i64")
 
 
 def smaller(f: Function, a: Value, limit: int) -> Value | int:
