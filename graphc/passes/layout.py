@@ -10,6 +10,7 @@ input is part of that value's layout.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from graphc.errors import VerifyError
 from graphc.ir.graph import Graph, Node, Value
@@ -26,6 +27,7 @@ from graphc.types.layout import PLAIN, Layout
 
 CONVOLUTIONS = ("conv", "conv-weight")  # families that write blocks of channels
 FEW_CHANNELS = 4  # a first layer with so few input channels reads them plain
+COPY_TAPS = 4  # kernel positions that pay for a copy of the input
 NARROW = 1.2  # times as many lanes filled: less must be gained for plain maps where output channels are few
 
 
@@ -45,7 +47,9 @@ def run(graph: Graph, context: Context) -> int:
         if anchor_family(node) in CONVOLUTIONS and node not in narrow:
             _prepare_input(patch, node, context.target)
     for node in [node for node in graph.nodes if node in narrow]:
-        if anchor_family(node) == "conv" and groups[node][-1].output.layout.is_blocked:  # because a convolution reads it
+        value = groups[node][-1].output
+        if anchor_family(node) == "conv" and (value.layout.is_blocked or _costs_a_copy(node)):  # blocked: because a convolution reads it
+            value.layout = Layout(context.target.lanes(node.inputs[0].type.dtype))
             _prepare_input(patch, node, context.target)
             continue
         blocked = [x for x in _blocked_inputs(node) if x.layout.is_blocked]
@@ -148,6 +152,11 @@ def _is_narrow(node: Node, target: Target) -> bool:
         value, rowwise = node.inputs[1], node.op.stride[-1] == 1 and int(x.shape[1].__index__()) <= FEW_CHANNELS
     lanes, shape = target.lanes(x.dtype), value.type.static_shape
     return rowwise and shape[1] <= lanes // 2 and shape[-1] / -(-shape[-1] // lanes) > NARROW * shape[1]
+
+
+def _costs_a_copy(node: Node) -> bool:
+    """Its input would have to be copied to a plain map, for too few multiply-adds with each element."""
+    return node.inputs[0].layout.is_blocked and prod(node.inputs[1].type.static_shape[2:]) < COPY_TAPS
 
 
 def _prepare_input(patch: Patch, node: Node, target: Target) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphc.ops.conv_weight import ConvWeightGradient
 from graphc.ops.interleave import Interleave
 from graphc.ops.norm_training import BatchNormTraining
 from graphc.ops.pool import AvgPool
@@ -102,6 +103,42 @@ def _torch_spread(shape: tuple[int, ...], fields: tuple[Any, ...]) -> Any:
     return oracle
 
 
+def _weight_gradient() -> list[Sample]:
+    """The oracle is PyTorch's gradient of a convolution with respect to its weight."""
+    cases: list[tuple[tuple[int, ...], int, tuple[tuple[int, ...], ...]]] = [
+        ((2, 3, 7, 8), 4, ((3, 3), (1, 1), (1, 1), (1, 1))),
+        ((2, 17, 9, 6), 33, ((3, 2), (2, 1), (1, 1), (1, 0))),
+        ((3, 16, 8, 8), 20, ((3, 3), (1, 1), (1, 1), (1, 1))),
+        ((1, 5, 9, 10), 16, ((2, 3), (1, 2), (3, 2), (0, 2))),
+        ((4, 24, 5, 5), 40, ((1, 1), (2, 2), (1, 1), (0, 0))),
+        ((2, 1, 6, 28), 6, ((5, 5), (1, 1), (1, 1), (2, 2))),
+        ((3, 12, 19), 20, ((3,), (1,), (1,), (1,))),
+        ((2, 3, 4, 5, 6), 18, ((2, 1, 3), (1, 2, 1), (1, 1, 1), (1, 0, 1))),
+    ]
+    found = []
+    for shape, channels, fields in cases:
+        kernel, stride, dilation, pad = fields
+        rows = zip(shape[2:], kernel, stride, dilation, pad, strict=True)
+        grad = (shape[0], channels, *((size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, d, p in rows))
+        for d in (f32, f64):
+            rtol, atol = _TOLERANCE[d]
+            oracle = _torch_weight_gradient(fields)
+            found.append(Sample(f"{d} {shape}", ConvWeightGradient(*fields), (Data(shape, d), Data(grad, d)), oracle, rtol=rtol, atol=atol))
+    return found
+
+
+def _torch_weight_gradient(fields: tuple[tuple[int, ...], ...]) -> Any:
+    def oracle(x: Array, grad: Array) -> Array:
+        torch: Any = pytest.importorskip("torch")
+        kernel, stride, dilation, pad = fields
+        conv = getattr(torch.nn.functional, f"conv{len(kernel)}d")
+        weight = torch.zeros((grad.shape[1], x.shape[1], *kernel), dtype=torch.float64, requires_grad=True)
+        conv(torch.from_numpy(x.astype(np.float64)), weight, None, stride, pad, dilation).backward(torch.from_numpy(grad.astype(np.float64)))
+        return np.asarray(weight.grad.numpy()).swapaxes(0, 1).astype(x.dtype)
+
+    return oracle
+
+
 def _interleaved(*parts: Array, shape: tuple[int, ...], phases: list[tuple[int, ...]], stride: tuple[int, ...]) -> Array:
     y = np.zeros(shape, parts[0].dtype)
     for part, phase in zip(parts, phases, strict=True):
@@ -128,6 +165,7 @@ def _interleave() -> list[Sample]:
 SAMPLES: list[Sample] = [
     *_interleave(),
     *_spread(),
+    *_weight_gradient(),
     *_batch_norm(),
     *_random(),
     *(Sample(f"{d}", Dropout(0.3), (Data((3, 4), d),), lambda x: x, ("N,4",)) for d in (f32, f64, f16)),
