@@ -23,6 +23,7 @@ from graphc.kernel.spec import (
     StoreAt,
     WeightGradientSpec,
     WinogradConv,
+    WinogradGradient,
     WinogradInput,
     WinogradOutput,
     WinogradProduct,
@@ -111,6 +112,9 @@ def spec_text(spec: KernelSpec) -> str:
         case WinogradConv():
             lines.append(f"{spec.grid} tiles {spec.tiles} chunk {spec.chunk}")
             lines.append(f"pad {spec.conv.pad} {_epilogue_text(spec.conv.epilogue)}")
+        case WinogradGradient():
+            lines.append(f"{spec.grid} tiles {spec.tiles} inputs {spec.inputs} outputs {spec.outputs} of")
+            lines.append(spec_text(spec.gradient))
         case WinogradInput():
             lines.append(f"input of {spec.grid} pad {spec.pad}")
         case WinogradProduct():

@@ -35,6 +35,8 @@ REFERENCE_CORES = 2
 LARGE_TILE_GAIN = 1.22
 """F(4, 3) must be predicted to be so many times faster than the others: its error is 2.6 times that of F(2, 3), its weights 2.25 times as
 large, and where the two were close in measurements (14x14 maps at batch 1), F(2, 3) was the faster."""
+GRADIENT_PANEL = (8, 4)  # blocks of input and of output channels that a weight gradient takes together
+GRADIENT_TILES = 64  # of 2x2 pixels, likewise
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,24 @@ def _cheapest_algorithm(shape: ConvShape, level: str, vector_bytes: int, names: 
     reference = replace(generic, cores=REFERENCE_CORES)
     found = (c for name in names for c in candidates(shape, name, reference))
     return min(found, key=lambda c: c.cycles * (LARGE_TILE_GAIN if c.m == 4 else 1)).algorithm
+
+
+def choose_gradient(shape: ConvShape, target: Target, accuracy: str) -> str:
+    """The sum of a convolution's weight gradient, direct or by tiles of 2x2 pixels: `shape` is that of the convolution.
+
+    Both have their work per pixel in multiply-adds; the transforms of a tile are done anew for each panel of the other map's channels.
+    """
+    names = [name for name in allowed(accuracy if accuracy == "exact" else TRAINING) if name != "winograd4"]
+    if len(names) != 2:
+        return names[0] if names else DIRECT
+    lanes = target.lanes(f32)
+    inputs, outputs = -(-shape.inputs // lanes), -(-shape.outputs // lanes)
+    fma = machine_of(target).fma
+    transforms = inputs * -(-outputs // GRADIENT_PANEL[1]) * _INPUT[2] + outputs * -(-inputs // GRADIENT_PANEL[0]) * _OUTPUT[2]
+    tiles = -(-shape.height // 2) * -(-shape.width // 2)
+    by_tiles = tiles * (1.15 * 16 * inputs * lanes * outputs * fma + transforms * target.vector_bytes / 64)
+    direct = 1.05 * 9 * shape.height * shape.width * shape.inputs * outputs * fma
+    return "winograd2" if by_tiles < direct else DIRECT
 
 
 @lru_cache(maxsize=4096)

@@ -377,5 +377,51 @@ class WeightGradientSpec:
         return (self.x, self.grad, self.sums)
 
 
-WinogradSpec = Union[WinogradConv, WinogradInput, WinogradProduct, WinogradOutput]
+@dataclass(frozen=True)
+class WinogradGradient:
+    """The sums of `gradient`, of a 3x3 convolution of stride 1, in Winograd's domain. Each thread takes `tiles` tiles at a time, with
+    `inputs` blocks of input and `outputs` blocks of output channels, in memory of its own.
+
+    Operands: those of `gradient`, then the scratch (per thread, one after the other).
+    """
+
+    gradient: WeightGradientSpec
+    grid: TileGrid
+    tiles: int
+    inputs: int
+    outputs: int
+
+    @property
+    def family(self) -> str:
+        return f"winograd{self.grid.m}"
+
+    @property
+    def lanes(self) -> int:
+        return self.gradient.grad.layout.block
+
+    @property
+    def transformed(self) -> Operand:
+        """The tiles of x, in scratch."""
+        return tile_buffer(self.gradient.x.dtype, self.grid, self.tiles, self.inputs, self.lanes)
+
+    @property
+    def gradients(self) -> Operand:
+        """The tiles of grad, in scratch behind those of x."""
+        return tile_buffer(self.gradient.x.dtype, self.grid, self.tiles, self.outputs, self.lanes)
+
+    @property
+    def sums(self) -> Operand:
+        """[position][input channel][block of output channels][lane], in scratch behind the tiles."""
+        return tile_buffer(self.gradient.x.dtype, self.grid, self.inputs * self.lanes, self.outputs, self.lanes)
+
+    @property
+    def scratch(self) -> Operand:
+        return Operand(self.gradient.x.dtype, (self.transformed.elements + self.gradients.elements + self.sums.elements,))
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (*self.gradient.operands, self.scratch)
+
+
+WinogradSpec = Union[WinogradConv, WinogradInput, WinogradProduct, WinogradOutput, WinogradGradient]
 KernelSpec = Union[NestSpec, ConvSpec, MatmulSpec, PackSpec, WeightGradientSpec, WinogradSpec]

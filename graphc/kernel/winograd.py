@@ -7,6 +7,8 @@ m = 4 uses {0, 5/8, -5/8, 3/2, -3/2, inf}: half the error of the textbook points
 Barabasz et al., arXiv:1803.10986, whose squares and products are exact in binary), twice that of the direct sum. Larger tiles lose too
 many digits in float32 and do not exist here.
 
+The gradient with respect to g is the transpose of all that, G^T [ sum over tiles of (A dy A^T) * (B^T d B) ] G: the same 16 products.
+
 Each transform is written once, over an `Arithmetic`: numpy arrays (weights, tests) and registers (kernels) go through the same lines.
 """
 
@@ -62,6 +64,19 @@ def transform_kernel(m: int, g: Sequence[T], o: Arithmetic[T]) -> list[T]:
         even = o.scale(factor, o.fma(square, g[2], g[0]))
         pairs += [o.fma(factor * point, g[1], even), o.fma(-factor * point, g[1], even)]
     return [o.scale(1 / (_AA * _BB), g[0]), *pairs, g[2]]
+
+
+def transform_gradient(m: int, d: Sequence[T], o: Arithmetic[T]) -> list[T]:
+    """A d: the transpose of `transform_output`, m = 2 only: what the gradient of an output tile is to the products."""
+    assert m == 2
+    return [d[0], o.add(d[0], d[1]), o.sub(d[0], d[1]), o.scale(-1.0, d[1])]
+
+
+def transform_sums(m: int, p: Sequence[T], o: Arithmetic[T]) -> list[T]:
+    """G^T p: the transpose of `transform_kernel`, m = 2 only: what the summed gradients of products are to the weights."""
+    assert m == 2
+    even, odd = o.scale(0.5, o.add(p[1], p[2])), o.scale(0.5, o.sub(p[1], p[2]))
+    return [o.add(p[0], even), odd, o.add(even, p[3])]
 
 
 def transform_output(m: int, p: Sequence[T], o: Arithmetic[T]) -> list[T]:

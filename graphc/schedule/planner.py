@@ -24,7 +24,7 @@ from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assig
 from graphc.schedule.partition import Kernel, partition
 from graphc.schedule.plan import Plan, Ref, State, Step, Weight
 from graphc.schedule.samples import Sampled, Split, Traffic, best_split, for_samples, traffic_of
-from graphc.schedule.weight_gradient import sum_spec
+from graphc.schedule.weight_gradient import sum_spec, winograd_gradient
 from graphc.schedule.winograd import shape_of, winograd_spec
 from graphc.target import Target
 from graphc.types.tensor import TensorType
@@ -152,10 +152,8 @@ class _Planner:
     def _calls(self, lowered: Lowered, kernel: Kernel) -> list[_Call]:
         """The steps of a kernel: one, but for Winograd convolutions with large weights, and for sums in parts."""
         spec, algorithm = lowered.spec, kernel.anchor.algorithm
-        if isinstance(spec, WeightGradientSpec) and spec.parts > 1:
-            sums = Temporary(spec.sums.nbytes)
-            products = _Call(spec, [*self._operands(lowered, spec), sums], kernel)
-            return [products, _Call(sum_spec(spec), [sums, kernel.output], kernel, part=":sum")]
+        if isinstance(spec, WeightGradientSpec):
+            return self._gradient_calls(lowered, spec, kernel)
         if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
             return [_Call(spec, self._arguments(lowered, kernel, spec), kernel)]
         made = winograd_spec(spec, self.chooser.form(shape_of(spec), algorithm))
@@ -170,6 +168,17 @@ class _Planner:
             _Call(second, [transformed, weights, product], kernel, part=":product"),
             _Call(last, [product, *rest], kernel, part=":output"),
         ]
+
+    def _gradient_calls(self, lowered: Lowered, spec: WeightGradientSpec, kernel: Kernel) -> list[_Call]:
+        """The sums of a weight gradient, and where they are made in parts a step that adds those."""
+        sums = Temporary(spec.sums.nbytes) if spec.parts > 1 else kernel.output
+        arguments = [*self._operands(lowered, spec), sums]
+        products = _Call(spec, arguments, kernel)
+        if ALGORITHMS.get(kernel.anchor.algorithm):
+            made = winograd_gradient(spec)
+            self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
+            products = _Call(made, [*arguments, Ref("scratch", 0)], kernel)
+        return [products, _Call(sum_spec(spec), [sums, kernel.output], kernel, part=":sum")] if spec.parts > 1 else [products]
 
     def _arguments(self, lowered: Lowered, kernel: Kernel, spec: KernelSpec) -> list[Value | Ref | Temporary]:
         """Of the operands, with weights packed for `spec`."""

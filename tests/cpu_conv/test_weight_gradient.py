@@ -158,9 +158,9 @@ def test_parts_are_added_in_order() -> None:
         np.testing.assert_array_equal(total, (a + b) + c)
 
 
-@pytest.mark.parametrize(("batch", "nbytes", "parts"), [(64, 1, 16), (8, 1, 8), (32, 590_000, 16), (32, 900_000, 5), (32, 10**7, 1)])
+@pytest.mark.parametrize(("batch", "nbytes", "parts"), [(64, 4, 16), (8, 4, 8), (32, 590_000, 16), (32, 900_000, 5), (32, 10**7, 1)])
 def test_parts_follow_from_the_shape(batch: int, nbytes: int, parts: int) -> None:
-    assert parts_of(batch, nbytes) == parts
+    assert parts_of(batch, Operand(f32, (1, nbytes // 4)), "") == parts
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 9])

@@ -104,8 +104,8 @@ class OutputTiles:
         self.product, self.tiles, self.lanes = product, tiles, conv.x.layout.block
         self.registers = Registers(f, conv.x.dtype, self.lanes)
         self.element = scalar_type(conv.x.dtype)
-        self.rows = _edges(grid.rows, grid.m, conv.output.shape[2])
-        self.columns = _edges(grid.columns, grid.m, conv.output.shape[3])
+        self.rows = edges(grid.rows, grid.m, conv.output.shape[2])
+        self.columns = edges(grid.columns, grid.m, conv.output.shape[3])
         self.blocks = _last_apart(-(-conv.weight_shape[0] // self.lanes), self.lanes, conv.weight_shape[0] % self.lanes)
 
     def emit(self, product: Value, inner: Value, block: Value, place: TilePlace) -> None:
@@ -134,7 +134,7 @@ class OutputTiles:
         return self.f.load(self.registers.vector, self.f.pointer(source, offset, self.element), self.conv.x.dtype.itemsize)
 
 
-def _edges(tiles: int, m: int, size: int) -> list[Piece]:
+def edges(tiles: int, m: int, size: int) -> list[Piece]:
     """Kinds of tiles along one dim: whole ones, and the last where it hangs over the edge of the map."""
     rest = size - (tiles - 1) * m
     if rest == m:

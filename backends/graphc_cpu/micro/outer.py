@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc.types.dtype import DType
-from graphc_cpu.emit.ir import Function, Value, scalar_type, vector_type
+from graphc_cpu.emit.ir import Function, Value, i64, scalar_type, vector_type
 from graphc_cpu.micro.memory import broadcast
 from graphc_cpu.micro.tile import BODY_FMAS, multiply_add
 
@@ -26,7 +26,7 @@ MAX_UNROLL = 8
 
 @dataclass(frozen=True)
 class Pixels:
-    """One dim of the pixels: how many (the innermost: a number known now), and elements from one to the next in x and in g."""
+    """One dim of the pixels: how many (best known now, where it is the innermost), and elements from one to the next in x and in g."""
 
     count: Union[int, Value]
     x: int
@@ -69,7 +69,8 @@ class OuterTile:
         return self.f.loop(0, dim.count, 1, turn, (x, g, *acc), hint="row", guarded=False)[2:]
 
     def _line(self, x: Value, g: Value, acc: Sequence[Value], dim: Pixels) -> Sequence[Value]:
-        assert isinstance(dim.count, int)
+        if not isinstance(dim.count, int):
+            return self._long_line(x, g, acc, dim, dim.count)
         unroll = even_unroll(dim.count, max(1, min(self.unroll, BODY_FMAS // (len(self.rows) * len(self.blocks)))))
         turns, rest = divmod(dim.count, unroll)
         if turns > 1:
@@ -83,6 +84,24 @@ class OuterTile:
             acc = self._body(x, g, acc, dim, unroll)
             x, g = self._at(x, unroll * dim.x), self._at(g, unroll * dim.g)
         return self._body(x, g, acc, dim, rest) if rest else acc
+
+    def _long_line(self, x: Value, g: Value, acc: Sequence[Value], dim: Pixels, count: Value) -> Sequence[Value]:
+        """A line of at least one pixel: whole unrolled bodies, then one by one."""
+        f, unroll = self.f, self._most()
+        whole = f.op(f"and i64 {count.name}, {-unroll}", "i64")
+        for start, stop, step in ((i64(0), whole, unroll), (whole, count, 1)):
+
+            def turn(_: Value, carried: tuple[Value, ...], step: int = step) -> Sequence[Value]:
+                made = self._body(*carried[:2], carried[2:], dim, step)
+                return (self._at(carried[0], step * dim.x), self._at(carried[1], step * dim.g), *made)
+
+            x, g, *acc = f.loop(start, stop, step, turn, (x, g, *acc), hint="pixel")
+        return acc
+
+    def _most(self) -> int:
+        """Pixels of an unrolled body: a power of two."""
+        most = max(1, min(self.unroll, BODY_FMAS // (len(self.rows) * len(self.blocks))))
+        return 1 << (most.bit_length() - 1)
 
     def _body(self, x: Value, g: Value, acc: Sequence[Value], dim: Pixels, count: int) -> list[Value]:
         """`count` pixels, unrolled."""
