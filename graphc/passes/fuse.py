@@ -40,7 +40,7 @@ def fuse_epilogue(graph: Graph, context: Context) -> int:
         budget = EPILOGUE_NODES
         value = node.output
         while region := _region(value, roots, position, groups):
-            budget -= sum(_work(user) for user in region)
+            budget -= sum(work(user) for user in region)
             if budget < 0:
                 break
             for user in region:
@@ -116,7 +116,7 @@ def _smaller(inner: Value, outer: Value) -> bool:
     return int(inner.type.size) < int(outer.type.size)
 
 
-def _work(node: Node) -> int:
+def work(node: Node) -> int:
     """Primitives per element."""
     if isinstance(node.op, Pointwise):
         traced = node.op.expression(tuple(value.type.dtype for value in node.inputs))
@@ -130,7 +130,7 @@ def _is_expensive(fn: str) -> bool:
 
 def _is_cheap(node: Node, groups: _Groups) -> bool:
     """May be computed more than once: the whole group of the node."""
-    return sum(_work(member) for member in groups.members(node)) <= 6
+    return sum(work(member) for member in groups.members(node)) <= 6
 
 
 class _Groups:

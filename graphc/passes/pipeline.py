@@ -21,6 +21,7 @@ from graphc.passes import (
     layout,
     order_updates,
     recompute,
+    repeat_cheap,
     widen_half,
 )
 from graphc.passes.base import Context, Pass
@@ -41,7 +42,8 @@ PORTABLE: tuple[Pass, ...] = (
 )
 MACHINE: tuple[Pass, ...] = (
     Pass("recompute", "before fusion, so that clones are fused with what uses them; training only", recompute.run),
-    Pass("fuse-epilogue", "before other fusion, because an operation in registers is free", fuse.fuse_epilogue),
+    Pass("repeat-cheap", "before fusion, which takes what has one reader into that reader's loops", repeat_cheap.run),
+    Pass("fuse-epilogue", "first of the fusions, because an operation in registers is free", fuse.fuse_epilogue),
     Pass("fuse-pointwise", "what no convolution took joins into loops", fuse.fuse_pointwise),
     Pass("choose-algorithm", "before layouts, because whole tiles are read from the halo", algorithm.run),
     Pass("compress-weights", "only where the caller asks for it: dense layers read bf16 or int8", compress_weights.run),
