@@ -160,7 +160,7 @@ def _costs_a_copy(node: Node) -> bool:
 
 
 def _prepare_input(patch: Patch, node: Node, target: Target) -> None:
-    """What a convolution reads is blocked, but for the few channels of a first layer; blocks of another dtype's size are copied."""
+    """What a convolution reads is blocked, but for few channels that are row-major already; blocks of another dtype's size are copied."""
     for x in _blocked_inputs(node):
         block = target.lanes(x.type.dtype)
         value = x
@@ -168,8 +168,8 @@ def _prepare_input(patch: Patch, node: Node, target: Target) -> None:
             value = _copy(patch, x, node, "pack")
             patch.set_inputs(node, [value if other is x else other for other in node.inputs])
         depthwise = isinstance(node.op, Conv) and node.op.groups == x.type.shape[1] and node.op.groups > 1
-        few = int(x.type.shape[1].__index__()) <= FEW_CHANNELS and value is node.inputs[0] and not depthwise
-        if not value.layout.is_blocked and not few:
+        few = int(x.type.shape[1].__index__()) <= max(FEW_CHANNELS, block // 2) and value is node.inputs[0]
+        if not value.layout.is_blocked and (not few or depthwise or ALGORITHMS.get(node.algorithm)):
             value.layout = Layout(block)
 
 

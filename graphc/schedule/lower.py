@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 from graphc.errors import UnsupportedError
 from graphc.ir.graph import Kind, Node, Value
@@ -129,9 +130,18 @@ def _zero_tail(out: Operand, slot: int) -> list[Nest]:
     return [Nest(axes, (StoreAt(slot, simplify(out.physical_offset(physical)), const(0, out.dtype)),))]
 
 
+def zeroes_whole(out: Operand) -> bool:
+    """Whether all of a map is cleared, faster than strips of a few elements each: row-major, and with much halo for its size."""
+    return not out.layout.is_blocked and prod(out.physical_shape[2:]) * 7 > prod(out.shape[2:]) * 8
+
+
 def halo_spec(out: Operand) -> NestSpec:
-    """Zeros around each map: for each spatial dim a strip before and one after, not overlapping."""
+    """Zeros around each map: for each spatial dim a strip before and one after, not overlapping; or everywhere (`zeroes_whole`)."""
     halo = out.layout.halo
+    if zeroes_whole(out):
+        axes = (index("n", out.physical_shape[0]), index("i", prod(out.physical_shape[1:])))
+        offset = simplify(axes[0] * out.strides[0] + axes[1])
+        return NestSpec("copy", (), (out,), (Nest(axes, (StoreAt(0, offset, const(0, out.dtype)),)),))
     rank = len(halo)
     nests = []
     for dim in range(rank):

@@ -19,7 +19,7 @@ from graphc.ops.movement import Concat
 from graphc.passes.anchors import anchor_family
 from graphc.passes.fuse import INLINE
 from graphc.schedule.in_place import reads_at_own_place
-from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pack
+from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pack, zeroes_whole
 from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assign
 from graphc.schedule.partition import Kernel, partition
 from graphc.schedule.plan import Plan, Ref, State, Step, Weight
@@ -127,12 +127,13 @@ class _Planner:
         return lowered.inputs[lowered.packed].type.nbytes * ((tile + 2) ** 2 / 9 if tile else 1)
 
     def _halo(self, root: Value, group: int) -> _Call:
-        spec = halo_spec(self.placement.operand(root))
+        operand = self.placement.operand(root)
+        spec, overlaps = halo_spec(operand), not zeroes_whole(operand)
         if not group:
-            return _Call(spec, [root], None, True)
+            return _Call(spec, [root], None, overlaps)
         sampled = for_samples(spec, self._batch, group)
         assert sampled is not None
-        return _Call(sampled.spec, [root], None, True, samples={root: sampled.steps[0] * root.type.dtype.itemsize})
+        return _Call(sampled.spec, [root], None, overlaps, samples={root: sampled.steps[0] * root.type.dtype.itemsize})
 
     def _group_calls(self, lowered: Lowered, kernel: Kernel, group: int) -> list[_Call]:
         """The steps of a kernel for one group."""
