@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from graphc.errors import GraphcError
 from graphc.kernel.canonical import spec_text
-from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec, NestSpec, PackSpec, WeightGradientSpec, WinogradGradient
+from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec, NestSpec, PackSpec, WeightGradientSpec
 from graphc.schedule.plan import Plan
 from graphc.target import Target
 from graphc_cpu import cache
@@ -17,7 +17,6 @@ from graphc_cpu.kernels.nest import emit_nest
 from graphc_cpu.kernels.pack_at_run_time import pack_nests
 from graphc_cpu.kernels.weight_gradient import emit_weight_gradient
 from graphc_cpu.kernels.winograd import emit_winograd
-from graphc_cpu.kernels.winograd_gradient import emit_winograd_gradient
 
 
 def compile_kernels(plan: Plan) -> dict[str, bytes]:
@@ -44,8 +43,6 @@ def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:
         return emit_nest(pack_nests(spec, target), target, name)
     if isinstance(spec, WeightGradientSpec):
         return emit_weight_gradient(spec, target, name)
-    if isinstance(spec, WinogradGradient):
-        return emit_winograd_gradient(spec, target, name)
     return emit_winograd(spec, target, name)
 
 

@@ -356,7 +356,8 @@ class WeightGradientSpec:
     """sums[part, c, m, k] = sum over n of the part, o of x[n, c, o*stride + k*dilation - pad] * grad[n, m, o].
 
     `sums`: [part][c][block of m][*kernel][lane]; the batch is cut into that many nearly equal parts. Where there is one part this is the
-    memory of a (C, M, *kernel) tensor in blocks of M. Where grad is plain, so are x and the sums, and the stride along rows is 1. x's halo covers every position that is read; it is zero. Operands: x, grad, sums.
+    memory of a (C, M, *kernel) tensor in blocks of M. Where grad is plain, so are x and the sums, and the stride along rows is 1. x's halo
+    covers every position that is read; it is zero. Operands: x, grad, sums.
     """
 
     x: Operand

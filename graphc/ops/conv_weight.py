@@ -70,7 +70,8 @@ class ConvWeightGradient(Op):
             rows = zip(k, self.dilation, grad.shape[2:], self.stride, strict=True)
             window: tuple[Any, ...] = tuple(slice(t * d, t * d + (count - 1) * s + 1 if count else t * d, s) for t, d, count, s in rows)
             axes = (0, *range(2, rank + 2))
-            result[(..., *k)] = np.tensordot(x[(..., *window)], grad, (axes, axes))
+            tap: tuple[Any, ...] = (..., *k)
+            result[tap] = np.tensordot(x[(..., *window)], grad, (axes, axes))
         return result
 
     def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:

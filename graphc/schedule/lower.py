@@ -139,9 +139,9 @@ def halo_spec(out: Operand) -> NestSpec:
     """Zeros around each map: for each spatial dim a strip before and one after, not overlapping; or everywhere (`zeroes_whole`)."""
     halo = out.layout.halo
     if zeroes_whole(out):
-        axes = (index("n", out.physical_shape[0]), index("i", prod(out.physical_shape[1:])))
-        offset = simplify(axes[0] * out.strides[0] + axes[1])
-        return NestSpec("copy", (), (out,), (Nest(axes, (StoreAt(0, offset, const(0, out.dtype)),)),))
+        sample, element = index("n", out.physical_shape[0]), index("i", prod(out.physical_shape[1:]))
+        offset = simplify(sample * out.strides[0] + element)
+        return NestSpec("copy", (), (out,), (Nest((sample, element), (StoreAt(0, offset, const(0, out.dtype)),)),))
     rank = len(halo)
     nests = []
     for dim in range(rank):
@@ -204,7 +204,7 @@ def _lower_conv(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowered:
 def _lower_conv_weight(anchor: Node, operand_of: OperandOf) -> Lowered:
     assert isinstance(anchor.op, ConvWeightGradient)
     x, grad, out = (operand_of(value) for value in (*anchor.inputs, anchor.output))
-    return Lowered(anchor.op.spec(x, grad, out, parts_of(grad.shape[0], out, anchor.algorithm)), anchor.inputs)
+    return Lowered(anchor.op.spec(x, grad, out, parts_of(grad.shape[0], out, anchor.algorithm)), tuple(anchor.inputs))
 
 
 def lower_pack(

@@ -13,7 +13,16 @@ from graphc.ir.graph import Graph, Kind, Value
 from graphc.ir.op import Cost
 from graphc.kernel.choose import ALGORITHMS
 from graphc.kernel.chooser import Chooser, Predicted
-from graphc.kernel.spec import ConvSpec, KernelSpec, PackSpec, WeightGradientSpec, WinogradConv, WinogradInput, WinogradOutput, WinogradProduct
+from graphc.kernel.spec import (
+    ConvSpec,
+    KernelSpec,
+    PackSpec,
+    WeightGradientSpec,
+    WinogradConv,
+    WinogradInput,
+    WinogradOutput,
+    WinogradProduct,
+)
 from graphc.limits import max_bytes, too_large
 from graphc.ops.movement import Concat
 from graphc.passes.anchors import anchor_family

@@ -148,7 +148,8 @@ def _errors(net: Net, contestants: Mapping[str, Any], first: Mapping[str, Any], 
         changes[name] = [after.astype(np.float64) - before for after, before in zip(engine.parameters(), first.values(), strict=True)]
     wanted = changes.pop("float64")
     scale = sum(float(np.sum(want**2)) for want in wanted)
-    return {name: (sum(float(np.sum((g - w) ** 2)) for g, w in zip(got, wanted, strict=True)) / scale) ** 0.5 for name, got in changes.items()}
+    errors = {name: sum(float(np.sum((g - w) ** 2)) for g, w in zip(got, wanted, strict=True)) for name, got in changes.items()}
+    return {name: (error / scale) ** 0.5 for name, error in errors.items()}
 
 
 def _step(step: StepTime) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class ResNet18(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = [64, 64, 64, 128, 128, 256, 256, 512, 512]
-        blocks = [Basic(a, b, 2 if a != b else 1) for a, b in zip(widths, widths[1:], strict=False)]
+        blocks = [Basic(a, b, 2 if a != b else 1) for a, b in pairwise(widths)]
         self.body, self.out = nn.Sequential(ConvBn(3, 64, 3, act=nn.ReLU()), *blocks), nn.Linear(512, 10)
 
     def forward(self, x: Any) -> Any:

@@ -46,7 +46,9 @@ CASES: dict[str, dict[str, Any]] = {
     "few channels, plain, one vector": {"ic": 5, "oc": 2, "size": (5, 16), "kernel": (3, 3), "plain_x": True, "plain_y": True},
     "few channels, plain, one vector + 1": {"ic": 5, "oc": 4, "size": (5, 17), "kernel": (3, 3), "plain_x": True, "plain_y": True},
     "few channels, plain, 1-d": {"ic": 5, "oc": 2, "size": (70,), "kernel": (3,), "plain_x": True, "plain_y": True},
-    "few channels, plain, 3-d": {"ic": 5, "oc": 2, "size": (3, 4, 9), "kernel": (1, 3, 2), "plain_x": True, "plain_y": True, "pad": ((0, 0), (1, 1), (1, 0))},
+    "few channels, plain, 3-d": {
+        "ic": 5, "oc": 2, "size": (3, 4, 9), "kernel": (1, 3, 2), "plain_x": True, "plain_y": True, "pad": ((0, 0), (1, 1), (1, 0)),
+    },
     "few channels, plain, f64": {"ic": 5, "oc": 3, "size": (5, 9), "kernel": (3, 3), "plain_x": True, "plain_y": True, "dtype": f64},
     "halos": {"ic": 20, "oc": 37, "size": (6, 5), "kernel": (3, 3), "halo": ((3, 2), (2, 4)), "out_halo": ((1, 1), (2, 0))},
     "f64": {"ic": 20, "oc": 37, "size": (8, 8), "kernel": (3, 3), "dtype": f64},

@@ -29,8 +29,8 @@ from graphc_cpu.micro.outer import OuterTile, Pixels, model
 
 
 def spec_of(
-    target: Target, n: int, ic: int, oc: int, size: Sequence[int], kernel: Sequence[int], *, stride: int = 1, dilation: int = 1, pad: int = 0,
-    plain_x: bool = False, plain: bool = False, grad_halo: int = 0, parts: int = 1, dtype: DType = f32,
+    target: Target, n: int, ic: int, oc: int, size: Sequence[int], kernel: Sequence[int], *, stride: int = 1, dilation: int = 1,
+    pad: int = 0, plain_x: bool = False, plain: bool = False, grad_halo: int = 0, parts: int = 1, dtype: DType = f32,
 ) -> WeightGradientSpec:  # fmt: skip
     rank, lanes = len(size), target.lanes(dtype)
     out = tuple((s + 2 * pad - dilation * (k - 1) - 1) // stride + 1 for s, k in zip(size, kernel, strict=True))

@@ -150,7 +150,7 @@ class _WeightGradient:
         in_chunk, in_group = self.rows.chunks.width * self.lanes, max(1, self.spec.x.shape[1] // groups)
         m, c = chunks, groups
         while m * c > 1 and m * in_chunk * c * in_group * self.taps * self.spec.x.dtype.itemsize > PANEL_BYTES:
-            if m * in_chunk >= c * in_group and m > 1 or c == 1:
+            if c == 1 or (m > 1 and m * in_chunk >= c * in_group):
                 m = -(-m // 2)
             else:
                 c = -(-c // 2)
@@ -263,8 +263,9 @@ class _WeightGradient:
         (extent, x_step, sums_step), *inner = dims
 
         def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
-            self._for_taps(*carried, inner, body)
-            return (f.pointer(carried[0], x_step, self.element), f.pointer(carried[1], sums_step, self.element))
+            at_x, at_sums = carried
+            self._for_taps(at_x, at_sums, inner, body)
+            return (f.pointer(at_x, x_step, self.element), f.pointer(at_sums, sums_step, self.element))
 
         f.loop(0, extent, 1, turn, (x, sums), hint="tap", guarded=False)
 
@@ -282,7 +283,8 @@ class _WeightGradient:
             offsets = [offset + i * x_step for offset in offsets for i in range(extent)]
         step = 1 if spec.x.layout.is_blocked else spec.x.strides[1]
         per_channel = self.blocks * self.taps * self.lanes
-        rows = [Row(offset + c * step, c * per_channel + tap * self.lanes) for tap, offset in enumerate(offsets) for c in range(spec.x.shape[1])]
+        channels = range(spec.x.shape[1])
+        rows = [Row(at + c * step, c * per_channel + tap * self.lanes) for tap, at in enumerate(offsets) for c in channels]
         start = 0
         for size in self.rows.flat:
             yield rows[start : start + size]
@@ -298,7 +300,8 @@ class _WeightGradient:
             place = self._sums_at(sums, f.add(first, c), chunk[0])
 
             def vector(i: Value) -> None:
-                f.store(Value("zeroinitializer", self.vector), f.pointer(place, f.mul(i, self.lanes), self.element), self.spec.x.dtype.itemsize)
+                at = f.pointer(place, f.mul(i, self.lanes), self.element)
+                f.store(Value("zeroinitializer", self.vector), at, self.spec.x.dtype.itemsize)
 
             loop(f, i64(0), i64(width), vector)
 

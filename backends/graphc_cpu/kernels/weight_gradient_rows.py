@@ -48,7 +48,8 @@ class _Rows:
         f, spec = self.f, self.spec
         images = start_of(f, digits["part"], self.images), width_of(f, digits["part"], self.images)
         origin = spec.x.origin - sum(p * step for p, step in zip(spec.pad, spec.x.strides[2:], strict=True))
-        x = f.pointer(self.x, f.add(f.add(f.mul(images[0], spec.x.strides[0]), f.mul(digits["channel"], spec.x.strides[1])), origin), self.element)
+        at = f.add(f.mul(images[0], spec.x.strides[0]), f.mul(digits["channel"], spec.x.strides[1]))
+        x = f.pointer(self.x, f.add(at, origin), self.element)
         g = f.pointer(self.g, f.add(f.mul(images[0], spec.grad.strides[0]), spec.grad.origin), self.element)
         offset = f.add(f.mul(digits["part"], spec.sums.strides[0]), f.mul(digits["channel"], spec.sums.strides[1]))
         sums = f.pointer(self.sums, offset, self.element)
@@ -75,8 +76,8 @@ class _Rows:
         (count, x_step, g_step), *inner = dims
 
         def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
-            made = self._sweep(*carried[:2], carried[2:], inner, outputs, taps)
-            return (self._at(carried[0], x_step), self._at(carried[1], g_step), *made)
+            at_x, at_g, *sums = carried
+            return (self._at(at_x, x_step), self._at(at_g, g_step), *self._sweep(at_x, at_g, sums, inner, outputs, taps))
 
         return self.f.loop(0, count, 1, turn, (x, g, *acc), hint="row", guarded=False)[2:]
 
@@ -86,8 +87,9 @@ class _Rows:
         if turns:
 
             def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
-                made = self._body(*carried[:2], carried[2:], outputs, taps, self.lanes)
-                return (self._at(carried[0], self.lanes), self._at(carried[1], self.lanes), *made)
+                at_x, at_g, *sums = carried
+                made = self._body(at_x, at_g, sums, outputs, taps, self.lanes)
+                return (self._at(at_x, self.lanes), self._at(at_g, self.lanes), *made)
 
             x, g, *acc = self.f.loop(0, turns, 1, turn, (x, g, *acc), hint="vector", guarded=False)
         return self._body(x, g, acc, outputs, taps, rest) if rest else acc

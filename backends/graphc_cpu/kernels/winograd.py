@@ -12,11 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 from graphc.errors import ShapeError, UnsupportedError
-from graphc.kernel.spec import ConvSpec, Operand, TileGrid, WinogradConv, WinogradInput, WinogradOutput, WinogradProduct, WinogradSpec
+from graphc.kernel.spec import (
+    ConvSpec,
+    Operand,
+    TileGrid,
+    WinogradConv,
+    WinogradGradient,
+    WinogradInput,
+    WinogradOutput,
+    WinogradProduct,
+    WinogradSpec,
+)
 from graphc.kernel.winograd import TILES
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type
 from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of
+from graphc_cpu.kernels.winograd_gradient import emit_winograd_gradient
 from graphc_cpu.kernels.winograd_tiles import InputTiles, OutputTiles, TilePlace, place_of
 from graphc_cpu.micro.epilogue import check_epilogue
 from graphc_cpu.micro.shape import max_pixels, split
@@ -39,6 +50,8 @@ def emit_winograd(spec: WinogradSpec, target: Target, name: str) -> Function:
         return _emit_input(spec, name)
     if isinstance(spec, WinogradProduct):
         return _Product(spec, target, name).emit()
+    if isinstance(spec, WinogradGradient):
+        return emit_winograd_gradient(spec, target, name)
     return _emit_output(spec, target, name)
 
 

@@ -73,7 +73,8 @@ class _Gradient:
         inputs = start_of(f, digits["panel_c"], self.panel_c), width_of(f, digits["panel_c"], self.panel_c)
         first = f.mul(start_of(f, digits["part"], self.images), per_image)
         end = f.add(first, f.mul(width_of(f, digits["part"], self.images), per_image))
-        self._for(i64(spec.sums.elements // self.lanes), lambda i: self._store(Value("zeroinitializer", self.vector), self.p, f.mul(i, self.lanes)))
+        zero = Value("zeroinitializer", self.vector)
+        self._for(i64(spec.sums.elements // self.lanes), lambda i: self._store(zero, self.p, f.mul(i, self.lanes)))
 
         def band(start: Value, _: tuple[Value, ...]) -> Sequence[Value]:
             left = f.sub(end, start)
@@ -105,9 +106,12 @@ class _Gradient:
         out = f.pointer(self.u, slot, self.element)
 
         def store(rows: int, columns: int) -> None:
-            zero = Value("zeroinitializer", self.vector)
-            tile = [[self._load(source, r * grad.strides[2] + c * grad.strides[3]) if r < rows and c < columns else zero for r in range(2)] for c in range(2)]
-            half = [transform_gradient(2, column, self.registers) for column in tile]
+            def pixel(r: int, c: int) -> Value:
+                if r >= rows or c >= columns:
+                    return Value("zeroinitializer", self.vector)
+                return self._load(source, r * grad.strides[2] + c * grad.strides[3])
+
+            half = [transform_gradient(2, [pixel(r, c) for r in range(2)], self.registers) for c in range(2)]
             for r, row in enumerate(zip(*half, strict=True)):
                 for c, value in enumerate(transform_gradient(2, row, self.registers)):
                     self._store(value, out, i64((r * 4 + c) * self.spec.gradients.strides[0]))
@@ -140,9 +144,10 @@ class _Gradient:
                 at_v = f.pointer(v, f.add(f.mul(block, tiles), lane), self.element)
                 at_u = f.pointer(u, f.mul(first, tiles), self.element)
                 at_p = f.pointer(p, f.add(f.mul(group, self.rows * spec.outputs * self.lanes), f.mul(first, self.lanes)), self.element)
-                places = [f.pointer(at_p, (r * spec.outputs + b) * self.lanes, self.element) for r in range(self.rows) for b in range(blocks)]
-                pixels = [Pixels(count, self.lanes, self.lanes)]
-                OuterTile(f, self.sums.x.dtype, self.lanes, range(self.rows), [b * tiles for b in range(blocks)], pixels).emit(at_v, at_u, places)
+                offsets = [(r * spec.outputs + b) * self.lanes for r in range(self.rows) for b in range(blocks)]
+                vectors, pixels = [b * tiles for b in range(blocks)], [Pixels(count, self.lanes, self.lanes)]
+                made = OuterTile(f, self.sums.x.dtype, self.lanes, range(self.rows), vectors, pixels)
+                made.emit(at_v, at_u, [f.pointer(at_p, offset, self.element) for offset in offsets])
 
             for_kinds(f, panel, pieces(self.panel_m), lambda piece: chunks(piece.width))
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Union
 
-import numpy as np
 import numpy.typing as npt
 
 from graphc.types.dtype import DType
@@ -64,7 +63,8 @@ class OuterTile:
             return self._sweep(x, g, acc, inner)
 
         def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
-            return (self._at(carried[0], dim.x), self._at(carried[1], dim.g), *self._sweep(*carried[:2], carried[2:], inner))
+            at_x, at_g, *sums = carried
+            return (self._at(at_x, dim.x), self._at(at_g, dim.g), *self._sweep(at_x, at_g, sums, inner))
 
         return self.f.loop(0, dim.count, 1, turn, (x, g, *acc), hint="row", guarded=False)[2:]
 
@@ -76,8 +76,8 @@ class OuterTile:
         if turns > 1:
 
             def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
-                made = self._body(*carried[:2], carried[2:], dim, unroll)
-                return (self._at(carried[0], unroll * dim.x), self._at(carried[1], unroll * dim.g), *made)
+                at_x, at_g, *sums = carried
+                return (self._at(at_x, unroll * dim.x), self._at(at_g, unroll * dim.g), *self._body(at_x, at_g, sums, dim, unroll))
 
             x, g, *acc = self.f.loop(0, turns, 1, turn, (x, g, *acc), hint="pixel", guarded=False)
         else:
@@ -92,8 +92,8 @@ class OuterTile:
         for start, stop, step in ((i64(0), whole, unroll), (whole, count, 1)):
 
             def turn(_: Value, carried: tuple[Value, ...], step: int = step) -> Sequence[Value]:
-                made = self._body(*carried[:2], carried[2:], dim, step)
-                return (self._at(carried[0], step * dim.x), self._at(carried[1], step * dim.g), *made)
+                at_x, at_g, *sums = carried
+                return (self._at(at_x, step * dim.x), self._at(at_g, step * dim.g), *self._body(at_x, at_g, sums, dim, step))
 
             x, g, *acc = f.loop(start, stop, step, turn, (x, g, *acc), hint="pixel")
         return acc

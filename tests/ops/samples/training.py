@@ -133,7 +133,9 @@ def _torch_weight_gradient(fields: tuple[tuple[int, ...], ...]) -> Any:
         kernel, stride, dilation, pad = fields
         conv = getattr(torch.nn.functional, f"conv{len(kernel)}d")
         weight = torch.zeros((grad.shape[1], x.shape[1], *kernel), dtype=torch.float64, requires_grad=True)
-        conv(torch.from_numpy(x.astype(np.float64)), weight, None, stride, pad, dilation).backward(torch.from_numpy(grad.astype(np.float64)))
+        y: Any = conv(torch.from_numpy(x.astype(np.float64)), weight, None, stride, pad, dilation)
+        y.backward(torch.from_numpy(grad.astype(np.float64)))
+        assert weight.grad is not None
         return np.asarray(weight.grad.numpy()).swapaxes(0, 1).astype(x.dtype)
 
     return oracle
