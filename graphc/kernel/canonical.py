@@ -105,7 +105,7 @@ def spec_text(spec: KernelSpec) -> str:
             lines.append(f"strides {spec.a_strides} {spec.b_strides} {spec.c_strides}{storage}")
             lines.append(_epilogue_text(spec.epilogue))
         case WeightGradientSpec():
-            lines.append(f"kernel {spec.kernel} stride {spec.stride} dilation {spec.dilation} pad {spec.pad}")
+            lines.append(f"kernel {spec.kernel} stride {spec.stride} dilation {spec.dilation} pad {spec.pad} groups {spec.groups}")
         case PackSpec():
             lines.append(f"for {_list(spec.index)}: {to_text(spec.value)} lanes {spec.lanes} of")
             lines.append(spec_text(spec.conv))

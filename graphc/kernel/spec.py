@@ -353,7 +353,8 @@ class PackSpec:
 
 @dataclass(frozen=True)
 class WeightGradientSpec:
-    """sums[part, c, m, k] = sum over n of the part, o of x[n, c, o*stride + k*dilation - pad] * grad[n, m, o].
+    """sums[part, c, m, k] = sum over n of the part, o of x[n, c, o*stride + k*dilation - pad] * grad[n, m, o]; with as many groups as
+    channels x's channel is m, and c is 0.
 
     `sums`: [part][c][block of m][*kernel][lane]; the batch is cut into that many nearly equal parts. Where there is one part this is the
     memory of a (C, M, *kernel) tensor in blocks of M. Where grad is plain, so are x and the sums, and the stride along rows is 1. x's halo
@@ -367,6 +368,7 @@ class WeightGradientSpec:
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     pad: tuple[int, ...]  # before, per spatial dim
+    groups: int = 1
     family: str = field(default="conv-weight", init=False)
 
     @property

@@ -17,7 +17,7 @@ from graphc.kernel.expr import Expr, reduce
 from graphc.kernel.spec import ConvSpec, Epilogue, Operand
 from graphc.ops.express import Arithmetic
 from graphc.ops.interleave import Interleave
-from graphc.ops.movement import Concat, Dilate, Pad, Reshape, Slice, Transpose, surely_differ, surely_less
+from graphc.ops.movement import Dilate, Pad, Reshape, Slice, Transpose, surely_differ, surely_less
 from graphc.types.shape import DimLike, Shape, static
 from graphc.types.tensor import TensorType
 
@@ -261,16 +261,14 @@ def weight_gradient(builder: Builder, x: Value, grad: Value, kernel: Shape, conv
     """dw[m, c, k] = sum over n, o of grad[n, m, o] * x[n, c, o*stride + k*dilation - pad]: (M, C/groups, *kernel).
 
     With groups itself a convolution: the batch is its input channels, stride and dilation change roles, pads are such that it gives
-    `kernel`. With a group for each channel it would multiply zeros only: there, one sum per kernel position.
+    `kernel`. With one group, or one for each channel, there are kernels of its own.
     """
     n, c, *sizes = x.type.shape
-    if conv.groups > 1 and conv.groups == c == grad.type.shape[1]:
-        return _depthwise_weight_gradient(builder, x, grad, static(kernel), conv)
     rank, groups = len(sizes), conv.groups
-    if groups == 1:
+    if groups == 1 or groups == c == grad.type.shape[1]:
         from graphc.ops.conv_weight import ConvWeightGradient  # late: it builds on this module
 
-        op = ConvWeightGradient(static(kernel), conv.stride, conv.dilation, conv.pad_before)
+        op = ConvWeightGradient(static(kernel), conv.stride, conv.dilation, conv.pad_before, groups)
         return builder.add(Transpose((1, 0, *range(2, rank + 2))), builder.add(op, x, grad))
     rows = zip(sizes, grad.type.shape[2:], kernel, conv.stride, conv.dilation, conv.pad_before, strict=True)
     after = static(tuple(d * (k - 1) + s * (count - 1) + 1 - size - before for size, count, k, s, d, before in rows))
@@ -282,22 +280,6 @@ def weight_gradient(builder: Builder, x: Value, grad: Value, kernel: Shape, conv
     weight = builder.add(Transpose((1, 0, *range(2, rank + 2))), grad)
     swapped = Conv(conv.dilation, conv.stride, conv.pad_before, tuple(max(p, 0) for p in after), groups)
     return builder.add(Transpose((1, 0, *range(2, rank + 2))), builder.add(swapped, x, weight))
-
-
-def _depthwise_weight_gradient(builder: Builder, x: Value, grad: Value, kernel: tuple[int, ...], conv: Conv) -> Value:
-    """(C, 1, *kernel): for each position the sum over n and o of grad times the part of x that it meets."""
-    a, outer, counts = Arithmetic(builder), grad.type.shape[:2], grad.type.shape[2:]
-    rows = zip(x.type.shape[2:], counts, kernel, conv.stride, conv.dilation, conv.pad_before, strict=True)
-    after = static(tuple(d * (k - 1) + s * (count - 1) + 1 - size - before for size, count, k, s, d, before in rows))
-    if any((*conv.pad_before, *after)):
-        x = builder.add(Pad((0, 0, *conv.pad_before), (0, 0, *after)), x)
-    axes, sums = (0, *range(2, x.type.rank)), []
-    for tap in positions(*map(range, kernel)):
-        starts = (0, 0, *(t * d for t, d in zip(tap, conv.dilation, strict=True)))
-        part = builder.add(Slice(starts, (1, 1, *conv.stride), (*outer, *counts)), x)
-        sums.append(a.reshape(a.reduce("sum", a("mul", grad, part), axes, keepdims=False), (outer[1], 1)))
-    joined = builder.add(Concat(1), *sums) if len(sums) > 1 else sums[0]
-    return a.reshape(joined, (outer[1], 1, *kernel))
 
 
 def cropped(builder: Builder, x: Value, before: Sequence[int], after: Sequence[int]) -> Value:

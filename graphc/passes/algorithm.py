@@ -32,7 +32,7 @@ def _is_gradient_with_choice(node: Node) -> bool:
     if anchor_family(node) != "conv-weight" or not isinstance(node.op, ConvWeightGradient):
         return False
     x = node.inputs[0].type
-    return node.op.kernel == (3, 3) and {*node.op.stride, *node.op.dilation} == {1} and x.dtype is f32 and x.static_shape[1] > FEW_CHANNELS
+    return node.op.groups == 1 and node.op.kernel == (3, 3) and {*node.op.stride, *node.op.dilation} == {1} and x.dtype is f32 and x.static_shape[1] > FEW_CHANNELS
 
 
 def _gradient_shape(node: Node) -> ConvShape:

@@ -13,7 +13,15 @@ def anchor_family(node: Node) -> str:
         return ""
     if any(0 in value.type.shape for value in (*node.inputs, *node.outputs)):
         return ""
+    if node.op.family == "conv-weight" and getattr(node.op, "groups", 1) not in (1, _depth(node)):
+        return ""
     return node.op.family
+
+
+def _depth(node: Node) -> int:
+    """The channels, where input and output of a convolution have equally many; else 0."""
+    x, grad = (value.type.static_shape[1] for value in node.inputs)
+    return x if x == grad else 0
 
 
 def is_dense(node: Node) -> bool:

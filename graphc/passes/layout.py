@@ -149,7 +149,7 @@ def _is_narrow(node: Node, target: Target) -> bool:
         value, rowwise = node.output, node.op.groups == 1 and node.op.stride[-1] == 1
     else:
         assert isinstance(node.op, ConvWeightGradient)
-        value, rowwise = node.inputs[1], node.op.stride[-1] == 1 and int(x.shape[1].__index__()) <= FEW_CHANNELS
+        value, rowwise = node.inputs[1], node.op.groups == node.op.stride[-1] == 1 and int(x.shape[1].__index__()) <= FEW_CHANNELS
     lanes, shape = target.lanes(x.dtype), value.type.static_shape
     return rowwise and shape[1] <= lanes // 2 and shape[-1] / -(-shape[-1] // lanes) > NARROW * shape[1]
 
@@ -167,7 +167,7 @@ def _prepare_input(patch: Patch, node: Node, target: Target) -> None:
         if x.layout.is_blocked and x.layout.block != block:
             value = _copy(patch, x, node, "pack")
             patch.set_inputs(node, [value if other is x else other for other in node.inputs])
-        depthwise = isinstance(node.op, Conv) and node.op.groups == x.type.shape[1] and node.op.groups > 1
+        depthwise = 1 < getattr(node.op, "groups", 1) == x.type.shape[1]
         few = int(x.type.shape[1].__index__()) <= max(FEW_CHANNELS, block // 2) and value is node.inputs[0]
         if not value.layout.is_blocked and (not few or depthwise or ALGORITHMS.get(node.algorithm)):
             value.layout = Layout(block)

@@ -204,7 +204,7 @@ def _lower_conv(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowered:
 def _lower_conv_weight(anchor: Node, operand_of: OperandOf) -> Lowered:
     assert isinstance(anchor.op, ConvWeightGradient)
     x, grad, out = (operand_of(value) for value in (*anchor.inputs, anchor.output))
-    return Lowered(anchor.op.spec(x, grad, out, parts_of(grad.shape[0], out, anchor.algorithm)), tuple(anchor.inputs))
+    return Lowered(anchor.op.spec(x, grad, out, parts_of(grad.shape[0], out, anchor.algorithm, anchor.op.groups)), tuple(anchor.inputs))
 
 
 def lower_pack(

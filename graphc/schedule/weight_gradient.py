@@ -23,8 +23,10 @@ WINOGRAD_PIECES = 8
 """The same for those in Winograd's domain, where each piece has transforms of its own."""
 
 
-def parts_of(batch: int, output: Operand, algorithm: str) -> int:
-    """Of a batch, for sums in the memory of `output` (C, M, *kernel)."""
+def parts_of(batch: int, output: Operand, algorithm: str, groups: int = 1) -> int:
+    """Of a batch, for sums in the memory of `output` (C/groups, M, *kernel)."""
+    if groups > 1:  # a piece for each block
+        return max(1, min(batch, PIECES // output.physical_shape[1]))
     if not ALGORITHMS.get(algorithm):
         return max(1, min(batch, PIECES // max(1, output.nbytes // PIECE_BYTES)))
     panels = prod(-(-channels // (panel * output.layout.block)) for channels, panel in zip(output.shape, GRADIENT_PANEL, strict=False))

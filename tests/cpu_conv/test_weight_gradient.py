@@ -30,15 +30,15 @@ from graphc_cpu.micro.outer import OuterTile, Pixels, model
 
 def spec_of(
     target: Target, n: int, ic: int, oc: int, size: Sequence[int], kernel: Sequence[int], *, stride: int = 1, dilation: int = 1,
-    pad: int = 0, plain_x: bool = False, plain: bool = False, grad_halo: int = 0, parts: int = 1, dtype: DType = f32,
+    pad: int = 0, groups: int = 1, plain_x: bool = False, plain: bool = False, grad_halo: int = 0, parts: int = 1, dtype: DType = f32,
 ) -> WeightGradientSpec:  # fmt: skip
     rank, lanes = len(size), target.lanes(dtype)
     out = tuple((s + 2 * pad - dilation * (k - 1) - 1) // stride + 1 for s, k in zip(size, kernel, strict=True))
     halo = ((pad, pad),) * rank if pad else ()
     x = Operand(dtype, (n, ic, *size), Layout(0 if plain_x or plain else lanes, halo))
     grad = Operand(dtype, (n, oc, *out), Layout(0 if plain else lanes, ((grad_halo, grad_halo + 1),) * rank if grad_halo else ()))
-    op = ConvWeightGradient(tuple(kernel), (stride,) * rank, (dilation,) * rank, (pad,) * rank)
-    return op.spec(x, grad, Operand(dtype, (ic, oc, *kernel), Layout(0 if plain else lanes)), parts)
+    op = ConvWeightGradient(tuple(kernel), (stride,) * rank, (dilation,) * rank, (pad,) * rank, groups)
+    return op.spec(x, grad, Operand(dtype, (ic // groups, oc, *kernel), Layout(0 if plain else lanes)), parts)
 
 
 def expected(spec: WeightGradientSpec, x: Array, grad: Array) -> Array:
@@ -46,7 +46,7 @@ def expected(spec: WeightGradientSpec, x: Array, grad: Array) -> Array:
     rank = len(spec.kernel)
     inner = tuple(slice(before, before + size) for (before, _), size in zip(_halo(spec.x), spec.x.shape[2:], strict=True))
     outer = tuple(slice(before, before + size) for (before, _), size in zip(_halo(spec.grad), spec.grad.shape[2:], strict=True))
-    op = ConvWeightGradient(spec.kernel, spec.stride, spec.dilation, spec.pad)
+    op = ConvWeightGradient(spec.kernel, spec.stride, spec.dilation, spec.pad, spec.groups)
     whole = (slice(None),) * 2
     assert rank == len(inner)
     return op.reference(
@@ -108,6 +108,11 @@ CASES: dict[str, dict[str, Any]] = {
     "one pixel": {"n": 5, "ic": 40, "oc": 20, "size": (1, 1), "kernel": (1, 1)},
     "one dim": {"n": 3, "ic": 12, "oc": 20, "size": (40,), "kernel": (3,), "pad": 1},
     "three dims": {"n": 2, "ic": 5, "oc": 18, "size": (4, 5, 6), "kernel": (3, 1, 2), "stride": 2, "pad": 0},
+    "depthwise": {"n": 3, "ic": 40, "oc": 40, "size": (9, 14), "kernel": (3, 3), "pad": 1, "groups": 40},
+    "depthwise, one block - 1": {"n": 1, "ic": 15, "oc": 15, "size": (5, 5), "kernel": (3, 3), "pad": 1, "groups": 15, "grad_halo": 1},
+    "depthwise, stride 2": {"n": 2, "ic": 17, "oc": 17, "size": (9, 8), "kernel": (3, 3), "stride": 2, "pad": 1, "groups": 17},
+    "depthwise, 5x7, dilation": {"n": 2, "ic": 16, "oc": 16, "size": (9, 13), "kernel": (5, 7), "dilation": 2, "pad": 6, "groups": 16},
+    "depthwise, one dim": {"n": 3, "ic": 20, "oc": 20, "size": (23,), "kernel": (4,), "groups": 20},
     "rows": {"n": 3, "ic": 1, "oc": 6, "size": (12, 28), "kernel": (5, 5), "pad": 2, "plain": True},
     "rows, one vector": {"n": 2, "ic": 2, "oc": 4, "size": (3, 18), "kernel": (3, 3), "plain": True, "grad_halo": 1},
     "rows, one vector + 1": {"n": 2, "ic": 3, "oc": 1, "size": (3, 17), "kernel": (1, 1), "plain": True},
@@ -163,6 +168,11 @@ def test_parts_follow_from_the_shape(batch: int, nbytes: int, parts: int) -> Non
     assert parts_of(batch, Operand(f32, (1, nbytes // 4)), "") == parts
 
 
+def test_parts_of_depthwise_kernels() -> None:
+    outputs = [Operand(f32, (1, channels, 3, 3), Layout(16)) for channels in (32, 144, 960)]
+    assert [parts_of(16, output, "", output.shape[1]) for output in outputs] == [8, 1, 1]
+
+
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 9])
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 13])
 def test_micro_kernel(rows: int, count: int) -> None:
@@ -187,6 +197,7 @@ LAYERS: dict[str, dict[str, Any]] = {
     "4x4 512-512": {"n": 4, "ic": 512, "oc": 512, "size": (4, 4), "kernel": (3, 3), "pad": 1},
     "1x1 96-24": {"n": 4, "ic": 96, "oc": 24, "size": (24, 24), "kernel": (1, 1)},
     "first layer": {"n": 4, "ic": 3, "oc": 64, "size": (32, 32), "kernel": (3, 3), "pad": 1, "plain_x": True},
+    "depthwise": {"n": 4, "ic": 96, "oc": 96, "size": (24, 24), "kernel": (3, 3), "pad": 1, "groups": 96},
     "LeNet c1": {"n": 4, "ic": 1, "oc": 6, "size": (28, 28), "kernel": (5, 5), "pad": 2, "plain_x": True},
     "LeNet c1, rows": {"n": 4, "ic": 1, "oc": 6, "size": (28, 28), "kernel": (5, 5), "pad": 2, "plain": True},
     "LeNet c3": {"n": 4, "ic": 6, "oc": 16, "size": (14, 14), "kernel": (5, 5)},

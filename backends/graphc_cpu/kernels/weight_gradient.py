@@ -16,6 +16,7 @@ from graphc.kernel.spec import WeightGradientSpec
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type, vector_type
 from graphc_cpu.kernels.items import Piece, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of, width_of
+from graphc_cpu.kernels.weight_gradient_depthwise import emit_weight_gradient_depthwise
 from graphc_cpu.kernels.weight_gradient_rows import emit_weight_gradient_rows
 from graphc_cpu.micro.outer import MAX_UNROLL, OuterTile, Pixels
 from graphc_cpu.micro.shape import Split, block_choices, max_pixels, split
@@ -31,6 +32,8 @@ def emit_weight_gradient(spec: WeightGradientSpec, target: Target, name: str) ->
     check_weight_gradient(spec, target)
     if not prod(spec.sums.shape):
         return kernel_function(name)
+    if spec.groups > 1:
+        return emit_weight_gradient_depthwise(spec, target, name)
     if not spec.grad.layout.is_blocked:
         return emit_weight_gradient_rows(spec, target, name)
     return _WeightGradient(spec, target, name).emit()
@@ -44,7 +47,9 @@ def check_weight_gradient(spec: WeightGradientSpec, target: Target) -> None:
     if not rowwise and (grad.layout.block != lanes or x.layout.block not in (0, lanes)):
         raise UnsupportedError(f"weight gradient of {x.layout} and {grad.layout}; {target.name} has {lanes} lanes")
     channels = (grad.shape[1], *spec.kernel) if rowwise else (-(-grad.shape[1] // lanes), *spec.kernel, lanes)
-    expected = (spec.parts, x.shape[1], *channels)
+    if spec.groups > 1 and (rowwise or not x.layout.is_blocked or not spec.groups == x.shape[1] == grad.shape[1]):
+        raise UnsupportedError(f"weight gradient of {x.shape} and {grad.shape} with {spec.groups} groups in {x.layout}")
+    expected = (spec.parts, x.shape[1] // spec.groups, *channels)
     if spec.sums.physical_shape != expected or x.shape[0] != grad.shape[0]:
         raise ShapeError(f"weight gradient of {x.shape} and {grad.shape} into {spec.sums.physical_shape}, not {expected}")
     halo = x.layout.halo or ((0, 0),) * len(spec.kernel)

@@ -105,8 +105,10 @@ def _torch_spread(shape: tuple[int, ...], fields: tuple[Any, ...]) -> Any:
 
 def _weight_gradient() -> list[Sample]:
     """The oracle is PyTorch's gradient of a convolution with respect to its weight."""
-    cases: list[tuple[tuple[int, ...], int, tuple[tuple[int, ...], ...]]] = [
+    cases: list[tuple[tuple[int, ...], int, tuple[Any, ...]]] = [
         ((2, 3, 7, 8), 4, ((3, 3), (1, 1), (1, 1), (1, 1))),
+        ((2, 6, 7, 8), 9, ((3, 3), (1, 1), (1, 1), (1, 1), 3)),
+        ((2, 17, 7, 9), 17, ((3, 3), (2, 1), (1, 1), (1, 1), 17)),
         ((2, 17, 9, 6), 33, ((3, 2), (2, 1), (1, 1), (1, 0))),
         ((3, 16, 8, 8), 20, ((3, 3), (1, 1), (1, 1), (1, 1))),
         ((1, 5, 9, 10), 16, ((2, 3), (1, 2), (3, 2), (0, 2))),
@@ -117,7 +119,7 @@ def _weight_gradient() -> list[Sample]:
     ]
     found = []
     for shape, channels, fields in cases:
-        kernel, stride, dilation, pad = fields
+        kernel, stride, dilation, pad, *_ = fields
         rows = zip(shape[2:], kernel, stride, dilation, pad, strict=True)
         grad = (shape[0], channels, *((size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, d, p in rows))
         for d in (f32, f64):
@@ -127,13 +129,13 @@ def _weight_gradient() -> list[Sample]:
     return found
 
 
-def _torch_weight_gradient(fields: tuple[tuple[int, ...], ...]) -> Any:
+def _torch_weight_gradient(fields: tuple[Any, ...]) -> Any:
     def oracle(x: Array, grad: Array) -> Array:
         torch: Any = pytest.importorskip("torch")
-        kernel, stride, dilation, pad = fields
+        kernel, stride, dilation, pad, groups = (*fields, 1)[:5]
         conv = getattr(torch.nn.functional, f"conv{len(kernel)}d")
-        weight = torch.zeros((grad.shape[1], x.shape[1], *kernel), dtype=torch.float64, requires_grad=True)
-        y: Any = conv(torch.from_numpy(x.astype(np.float64)), weight, None, stride, pad, dilation)
+        weight = torch.zeros((grad.shape[1], x.shape[1] // groups, *kernel), dtype=torch.float64, requires_grad=True)
+        y: Any = conv(torch.from_numpy(x.astype(np.float64)), weight, None, stride, pad, dilation, groups)
         y.backward(torch.from_numpy(grad.astype(np.float64)))
         assert weight.grad is not None
         return np.asarray(weight.grad.numpy()).swapaxes(0, 1).astype(x.dtype)
