@@ -31,8 +31,9 @@ def _is_gradient_with_choice(node: Node) -> bool:
     """The gradient of the weight of a convolution that has a choice, whose output channels fill a good part of a vector."""
     if anchor_family(node) != "conv-weight" or not isinstance(node.op, ConvWeightGradient):
         return False
-    x = node.inputs[0].type
-    return node.op.groups == 1 and node.op.kernel == (3, 3) and {*node.op.stride, *node.op.dilation} == {1} and x.dtype is f32 and x.static_shape[1] > FEW_CHANNELS
+    x, op = node.inputs[0].type, node.op
+    plain = op.groups == 1 and op.kernel == (3, 3) and {*op.stride, *op.dilation} == {1}
+    return plain and x.dtype is f32 and x.static_shape[1] > FEW_CHANNELS
 
 
 def _gradient_shape(node: Node) -> ConvShape:

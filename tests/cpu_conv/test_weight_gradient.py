@@ -210,7 +210,7 @@ def test_hot_loops_do_not_spill(layer: dict[str, Any], level: str) -> None:
     target = named(level)
     text = module(target.triple, [emit_weight_gradient(spec_of(target, **layer), target, "kernel")])
     blocks = re.split(r"^[.\w]+:.*$|^\s*(?:j\w+|b(?:\.\w+)?|cbn?z)\s.*$", jit.assembly(text, target), flags=re.MULTILINE)
-    hot = [block for block in blocks if len(re.findall(r"fmadd\w*ps|mulps|fmla", block)) >= 5]
+    hot = [block for block in blocks if len(re.findall(r"fmadd\w*ps|mulps|fmla", block)) >= 3]
     assert hot, "no hot block found"
     for block in hot:
         assert "(%rsp" not in block, block
