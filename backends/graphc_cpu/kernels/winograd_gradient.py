@@ -15,12 +15,13 @@ from graphc.kernel.spec import WinogradGradient
 from graphc.kernel.winograd import transform_gradient, transform_sums
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type
-from graphc_cpu.kernels.items import for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of, width_of
+from graphc_cpu.kernels.items import digits_of, for_items, for_kinds, kernel_function, operand_pointers, pieces, start_of, width_of
 from graphc_cpu.kernels.weight_gradient import check_weight_gradient
 from graphc_cpu.kernels.winograd_tiles import InputTiles, Registers, TilePlace, edges, place_of
 from graphc_cpu.micro.outer import OuterTile, Pixels
 from graphc_cpu.micro.shape import Split, max_pixels, split
 
+UNROLL = 4  # tiles; more gain nothing and cost LLVM's time
 Pair = tuple[Value, Value]  # first, count
 
 
@@ -146,7 +147,7 @@ class _Gradient:
                 at_p = f.pointer(p, f.add(f.mul(group, self.rows * spec.outputs * self.lanes), f.mul(first, self.lanes)), self.element)
                 offsets = [(r * spec.outputs + b) * self.lanes for r in range(self.rows) for b in range(blocks)]
                 vectors, pixels = [b * tiles for b in range(blocks)], [Pixels(count, self.lanes, self.lanes)]
-                made = OuterTile(f, self.sums.x.dtype, self.lanes, range(self.rows), vectors, pixels)
+                made = OuterTile(f, self.sums.x.dtype, self.lanes, range(self.rows), vectors, pixels, UNROLL)
                 made.emit(at_v, at_u, [f.pointer(at_p, offset, self.element) for offset in offsets])
 
             for_kinds(f, panel, pieces(self.panel_m), lambda piece: chunks(piece.width))
@@ -158,8 +159,8 @@ class _Gradient:
         f, per_block = self.f, self.lanes // self.rows
         if per_block == 1:
             return group, i64(0)
-        block = f.op(f"udiv i64 {group.name}, {per_block}", "i64")
-        return block, f.mul(f.op(f"urem i64 {group.name}, {per_block}", "i64"), self.rows)
+        digits = digits_of(f, group, {"block": 2, "row": per_block})
+        return digits["block"], f.mul(digits["row"], self.rows)
 
     def _back(self, part: Value, inputs: Pair, outputs: Pair, panel: Value) -> None:
         """The weights of a panel from its sums; rows beyond the last input channel are left out."""

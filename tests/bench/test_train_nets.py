@@ -1,0 +1,38 @@
+"""The networks that are timed are the same in the DSL and in PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+from bench.train import CHECK_RATE, Graphc, Torch, report
+from bench.train_nets import NETS, ordered
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_parameters_pair_up_in_order(name: str) -> None:
+    net = NETS[name]
+    parameters = net.model.parameters()
+    twin = ordered(net.torch(parameters))
+    for array, tensor in zip(parameters.values(), twin.values(), strict=True):
+        np.testing.assert_array_equal(array, tensor.numpy())
+
+
+def test_steps_agree() -> None:
+    net = NETS["lenet5"]
+    mine = Graphc(net, 2)
+    theirs = Torch(net, dict(mine.step.parameters), 2)
+    for seed in range(3):
+        assert mine(*net.data(seed), CHECK_RATE) == pytest.approx(theirs(*net.data(seed), CHECK_RATE), rel=1e-5)
+    for got, want in zip(mine.parameters(), theirs.parameters(), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+
+
+def test_report_is_markdown() -> None:
+    from bench.train import Row
+
+    times = {"graphc": 0.001, "eager": 0.004}
+    row = Row("lenet5", 2, 64, 10**8, times, times, {"eager": 4.0}, {"graphc": 1e-6, "eager": 1e-6}, 10**6)
+    lines = report([row], 4e11)
+    assert lines[2].startswith("| lenet5 | 64 | 1.00 (1.00) | 4.00 (4.00) | **4.00** | 100 | 25%")
