@@ -15,7 +15,7 @@ from graphc.ir.op import Array, Cost, Lowering, Op, register, same_dtype
 from graphc.kernel.access import Access, padded
 from graphc.kernel.expr import Expr, reduce
 from graphc.kernel.spec import Operand, WeightGradientSpec
-from graphc.ops.conv import Conv, ConvTranspose
+from graphc.ops.conv import Conv, ConvTranspose, cropped
 from graphc.ops.movement import Transpose, surely_differ
 from graphc.types.shape import static
 from graphc.types.tensor import TensorType
@@ -91,7 +91,7 @@ class ConvWeightGradient(Op):
         after = tuple(c - before for c, before in zip(covered, self.pad_before, strict=True))
         back = ConvTranspose(self.stride, self.dilation, self.pad_before, after, (0,) * rank, self.groups)
         forward = Conv(self.stride, self.dilation, self.pad_before, tuple(max(a, 0) for a in after), self.groups)
-        return [builder.add(back, grad, weight), builder.add(forward, x, weight)]
+        return [builder.add(back, grad, weight), builder.add(forward, cropped(builder, x, self.pad_before, after), weight)]
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Two operations per element of grad, input channel of its group and kernel position."""
