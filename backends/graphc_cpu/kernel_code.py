@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from graphc.errors import GraphcError
+from graphc.errors import GraphcError, UnsupportedError
 from graphc.kernel.canonical import spec_text
-from graphc.kernel.spec import ConvSpec, KernelSpec, MatmulSpec, NestSpec, PackSpec, WeightGradientSpec
+from graphc.kernel.spec import ChainBands, ConvChain, ConvSpec, KernelSpec, MatmulSpec, NestSpec, PackSpec, WeightGradientSpec
 from graphc.schedule.plan import Plan
 from graphc.target import Target
 from graphc_cpu import cache
 from graphc_cpu.emit.ir import Function, module
+from graphc_cpu.kernels.chain import emit_chain
 from graphc_cpu.kernels.conv import emit_conv
 from graphc_cpu.kernels.matmul import emit_matmul
 from graphc_cpu.kernels.nest import emit_nest
@@ -43,6 +44,10 @@ def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:
         return emit_nest(pack_nests(spec, target), target, name)
     if isinstance(spec, WeightGradientSpec):
         return emit_weight_gradient(spec, target, name)
+    if isinstance(spec, ChainBands):
+        return emit_chain(spec, target, name)
+    if isinstance(spec, ConvChain):
+        raise UnsupportedError("a chain of convolutions without bands", hint="graphc.kernel.choose_chain.banded")
     return emit_winograd(spec, target, name)
 
 

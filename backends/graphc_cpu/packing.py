@@ -7,11 +7,12 @@ import numpy as np
 from graphc.errors import UnsupportedError
 from graphc.ir.graph import Array
 from graphc.kernel.canonical import spec_text
-from graphc.kernel.spec import ConvSpec, MatmulSpec, WinogradConv, WinogradProduct
+from graphc.kernel.spec import ChainBands, ConvSpec, MatmulSpec, WinogradConv, WinogradProduct
 from graphc.schedule.plan import Plan, Weight
 from graphc.target import Target
 from graphc_cpu import cache
 from graphc_cpu.fingerprint import fingerprint
+from graphc_cpu.kernels.chain import pack_chain_weight
 from graphc_cpu.kernels.matmul import pack_matmul_weight
 from graphc_cpu.kernels.pack import pack_conv_weight
 from graphc_cpu.kernels.winograd_pack import pack_winograd_weight
@@ -29,6 +30,8 @@ def packed(weight: Weight, target: Target) -> Array:
         return np.ascontiguousarray(weight.data)
     if isinstance(weight.spec, ConvSpec):
         return pack_conv_weight(weight.spec, target, weight.data)
+    if isinstance(weight.spec, ChainBands):  # of its first convolution; the second's are those of a convolution of its own
+        return pack_chain_weight(weight.spec, target, weight.data)
     if isinstance(weight.spec, MatmulSpec):
         return pack_matmul_weight(weight.spec, target, _rows(weight.spec, weight.data))
     if isinstance(weight.spec, (WinogradConv, WinogradProduct)):

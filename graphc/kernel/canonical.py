@@ -12,6 +12,8 @@ from typing import TypeVar
 from graphc.kernel.expr import Expr, index, rebuild, substitute, to_text, walk
 from graphc.kernel.index import Simplifier
 from graphc.kernel.spec import (
+    ChainBands,
+    ConvChain,
     ConvSpec,
     Epilogue,
     KernelSpec,
@@ -40,6 +42,10 @@ def canonical(spec: SpecT) -> SpecT:
         return replace(spec, conv=canonical(spec.conv))
     if isinstance(spec, (ConvSpec, MatmulSpec)):
         return replace(spec, epilogue=_epilogue(spec.epilogue))
+    if isinstance(spec, ConvChain):
+        return replace(spec, first=canonical(spec.first), second=canonical(spec.second))
+    if isinstance(spec, ChainBands):
+        return replace(spec, chain=canonical(spec.chain))
     if isinstance(spec, PackSpec):
         axes = tuple(index(f"i{k}", axis.extent) for k, axis in enumerate(spec.index))
         value = _expr(spec.value, dict(zip(spec.index, axes, strict=True)), Simplifier())
@@ -109,6 +115,10 @@ def spec_text(spec: KernelSpec) -> str:
         case PackSpec():
             lines.append(f"for {_list(spec.index)}: {to_text(spec.value)} lanes {spec.lanes} of")
             lines.append(spec_text(spec.conv))
+        case ConvChain():
+            lines += [spec_text(spec.first), spec_text(spec.second)]
+        case ChainBands():
+            lines += [f"chunk {spec.chunk} bands {spec.bands} of", spec_text(spec.chain)]
         case WinogradConv():
             lines.append(f"{spec.grid} tiles {spec.tiles} chunk {spec.chunk}")
             lines.append(f"pad {spec.conv.pad} {_epilogue_text(spec.conv.epilogue)}")

@@ -320,6 +320,66 @@ class WinogradOutput:
 
 
 @dataclass(frozen=True)
+class ConvChain:
+    """A convolution of one group, and the depthwise convolution that reads it: `second.x` is `first.output`, with its halo.
+
+    Operands: the inputs of `first`, those of `second` but for x, the output.
+    """
+
+    first: ConvSpec
+    second: ConvSpec
+    family: str = field(default="conv+dw", init=False)
+
+    @property
+    def inputs(self) -> tuple[Operand, ...]:
+        return (*self.first.operands[:-1], *self.second.operands[1:-1])
+
+    @property
+    def output(self) -> Operand:
+        return self.second.output
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (*self.inputs, self.output)
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        """Slots of the weights of the first and of the second convolution."""
+        return 1, len(self.first.operands) - 1
+
+
+@dataclass(frozen=True)
+class ChainBands:
+    """A chain in one step: each thread takes `chunk` blocks of channels and one of `bands` bands of output rows at a time, puts what
+    the depthwise convolution reads of the map between into memory of its own, and computes the output from there.
+
+    Operands: those of the chain, then the scratch (per thread, one after the other).
+    """
+
+    chain: ConvChain
+    chunk: int
+    bands: int
+    family: str = field(default="conv+dw", init=False)
+
+    @property
+    def rows(self) -> int:
+        """Of the map between, halo included, that the longest band reads."""
+        second = self.chain.second
+        longest = -(-second.output.shape[2] // self.bands)
+        return (longest - 1) * second.stride[0] + (second.weight_shape[2] - 1) * second.dilation[0] + 1
+
+    @property
+    def scratch(self) -> Operand:
+        """[channel block of the chunk][row][column with halo][lane]"""
+        *_, columns, lanes = self.chain.second.x.physical_shape
+        return Operand(self.chain.second.x.dtype, (self.chunk, self.rows, columns, lanes))
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (*self.chain.operands, self.scratch)
+
+
+@dataclass(frozen=True)
 class PackSpec:
     """Weights that are known only at run time, into the order (and for Winograd the transform) in which the kernel `conv` reads them.
 
@@ -427,4 +487,4 @@ class WinogradGradient:
 
 
 WinogradSpec = Union[WinogradConv, WinogradInput, WinogradProduct, WinogradOutput, WinogradGradient]
-KernelSpec = Union[NestSpec, ConvSpec, MatmulSpec, PackSpec, WeightGradientSpec, WinogradSpec]
+KernelSpec = Union[NestSpec, ConvSpec, MatmulSpec, PackSpec, WeightGradientSpec, WinogradSpec, ConvChain, ChainBands]

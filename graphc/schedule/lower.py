@@ -13,6 +13,7 @@ from graphc.kernel.canonical import canonical
 from graphc.kernel.expr import Expr, arg, const, index, load, minimum, substitute, walk
 from graphc.kernel.index import simplify
 from graphc.kernel.spec import (
+    ConvChain,
     ConvSpec,
     Epilogue,
     KernelSpec,
@@ -38,17 +39,19 @@ OperandOf = Callable[[Value], Operand]
 
 @dataclass(frozen=True)
 class Lowered:
-    """A spec, and the values of its input operands in order. `packed` is the input whose weights the back end packs, or None."""
+    """A spec, and the values of its input operands in order. `packed`: the inputs whose weights the back end packs."""
 
     spec: KernelSpec
     inputs: tuple[Value, ...]
-    packed: int | None = None
+    packed: tuple[int, ...] = ()
 
 
 def lower(kernel: Kernel, operand_of: OperandOf, placed: frozenset[int] = frozenset()) -> Lowered:
     """`placed`: pieces of a concat that their producers have already written in place."""
     anchor = kernel.anchor
-    if anchor_family(anchor) == "conv":
+    if len(parts := kernel.chain) == 2:
+        lowered = _lower_chain(parts[0], parts[1], operand_of)
+    elif anchor_family(anchor) == "conv":
         lowered = _lower_conv(kernel, anchor, operand_of)
     elif anchor_family(anchor) == "contract":
         lowered = _lower_matmul(kernel, anchor, operand_of)
@@ -198,7 +201,14 @@ def _lower_conv(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowered:
         order = (axes[0], channel, *axes[1:])
     epilogue = Epilogue(order, acc, value)
     spec = anchor.op.spec(operand_of(x), chain.operands, out, weight.type.static_shape, epilogue)
-    return Lowered(spec, (x, weight, *chain.values), packed=1)
+    return Lowered(spec, (x, weight, *chain.values), packed=(1,))
+
+
+def _lower_chain(first: Kernel, second: Kernel, operand_of: OperandOf) -> Lowered:
+    a, b = (_lower_conv(part, part.anchor, operand_of) for part in (first, second))
+    assert isinstance(a.spec, ConvSpec) and isinstance(b.spec, ConvSpec)
+    spec = ConvChain(a.spec, b.spec)
+    return Lowered(spec, (*a.inputs, *b.inputs[1:]), packed=spec.weights)
 
 
 def _lower_conv_weight(anchor: Node, operand_of: OperandOf) -> Lowered:
@@ -232,7 +242,7 @@ def _lower_matmul(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowere
     spec = anchor.op.spec(operand_of(a), operand_of(b), a.type.static_shape, b.type.static_shape, packed, chain.operands, out, epilogue)
     if anchor.algorithm:
         spec = replace(spec, storage=anchor.algorithm)
-    return Lowered(spec, (a, b, *chain.values), packed=1 if packed else None)
+    return Lowered(spec, (a, b, *chain.values), packed=(1,) if packed else ())
 
 
 class _Epilogue:

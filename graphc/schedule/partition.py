@@ -28,6 +28,20 @@ class Kernel:
         return next((node for node in self.nodes if anchor_family(node)), self.nodes[-1])
 
     @property
+    def chain(self) -> tuple[Kernel, ...]:
+        """A convolution and the depthwise one that reads it as two kernels, where this is such a pair (`graphc.passes.chain`); else itself."""
+        anchors = [node for node in self.nodes if anchor_family(node)]
+        if len(anchors) < 2:
+            return (self,)
+        between = anchors[1].inputs[0]
+        needed = {between}
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.outputs):
+                needed.update(node.inputs)
+        first = tuple(node for node in self.nodes if not needed.isdisjoint(node.outputs))
+        return Kernel(first, between), Kernel(tuple(node for node in self.nodes if node not in first), self.output)
+
+    @property
     def origins(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(origin for node in self.nodes for origin in node.origins))
 

@@ -14,6 +14,8 @@ from graphc.ir.op import Cost
 from graphc.kernel.choose import ALGORITHMS
 from graphc.kernel.chooser import Chooser, Predicted
 from graphc.kernel.spec import (
+    ChainBands,
+    ConvChain,
     ConvSpec,
     KernelSpec,
     PackSpec,
@@ -27,6 +29,7 @@ from graphc.limits import max_bytes, too_large
 from graphc.ops.movement import Concat
 from graphc.passes.anchors import anchor_family
 from graphc.passes.fuse import INLINE
+from graphc.kernel.choose_chain import banded
 from graphc.schedule.in_place import reads_at_own_place
 from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pack, zeroes_whole
 from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assign
@@ -125,15 +128,13 @@ class _Planner:
         """Whether each group of samples reads its own part of what the kernels before it have written for that group."""
         pairs = zip(lowered.inputs, sampled.steps, strict=False)
         shared = {self.placement.place(value).root for value, step in pairs if not step and not value.is_constant}
-        packs = lowered.packed is not None and not lowered.inputs[lowered.packed].is_constant
+        packs = any(not lowered.inputs[slot].is_constant for slot in lowered.packed)
         return not packs and not shared & written
 
     def _weight_bytes(self, lowered: Lowered, kernel: Kernel) -> float:
         """Of the packed weights, about."""
-        if lowered.packed is None:
-            return 0
         tile = ALGORITHMS.get(kernel.anchor.algorithm, 0)
-        return lowered.inputs[lowered.packed].type.nbytes * ((tile + 2) ** 2 / 9 if tile else 1)
+        return sum(lowered.inputs[slot].type.nbytes for slot in lowered.packed) * ((tile + 2) ** 2 / 9 if tile else 1)
 
     def _halo(self, root: Value, group: int) -> _Call:
         operand = self.placement.operand(root)
@@ -164,6 +165,8 @@ class _Planner:
         spec, algorithm = lowered.spec, kernel.anchor.algorithm
         if isinstance(spec, WeightGradientSpec):
             return self._gradient_calls(lowered, spec, kernel)
+        if isinstance(spec, ConvChain):
+            return [self._chain_call(spec, lowered, kernel)]
         if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
             return [_Call(spec, self._arguments(lowered, kernel, spec), kernel)]
         made = winograd_spec(spec, self.chooser.form(shape_of(spec), algorithm))
@@ -190,6 +193,12 @@ class _Planner:
             products = _Call(made, [*arguments, Ref("scratch", 0)], kernel)
         return [products, _Call(sum_spec(spec), [sums, kernel.output], kernel, part=":sum")] if spec.parts > 1 else [products]
 
+    def _chain_call(self, spec: ConvChain, lowered: Lowered, kernel: Kernel) -> _Call:
+        made = banded(spec, self.plan.target)
+        self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
+        arguments = [*self._arguments(lowered, kernel, made), Ref("scratch", 0)]
+        return _Call(made, arguments, kernel, part=f"+{kernel.chain[1].anchor.name}")
+
     def _arguments(self, lowered: Lowered, kernel: Kernel, spec: KernelSpec) -> list[Value | Ref | Temporary]:
         """Of the operands, with weights packed for `spec`."""
         return [*self._operands(lowered, spec), kernel.output]
@@ -198,9 +207,8 @@ class _Planner:
         arguments: list[Value | Ref | Temporary] = []
         for slot, value in enumerate(lowered.inputs):
             if value.is_constant:
-                packed_for = spec if slot == lowered.packed else None
-                arguments.append(Ref("weight", self._weight(value, packed_for)))
-            elif slot == lowered.packed and isinstance(spec, (ConvSpec, WinogradConv, WinogradProduct)):
+                arguments.append(Ref("weight", self._weight(value, _packed_for(spec, slot) if slot in lowered.packed else None)))
+            elif slot in lowered.packed and isinstance(spec, (ConvSpec, WinogradConv, WinogradProduct)):
                 arguments.append(self._pack(spec, value))
             else:
                 arguments.append(value)
@@ -324,6 +332,11 @@ class _Planner:
         names = tuple(node.name for node in kernel.nodes)
         groups = self.plan.groups if call.samples is not None else 1
         return Step(number, refs, f"{kernel.anchor.name}{call.part}", kernel.origins, names, _cost(call, kernel, groups), call.overlaps)
+
+
+def _packed_for(spec: KernelSpec, slot: int) -> KernelSpec:
+    """The spec that says in which order the weights of that slot are read."""
+    return spec.chain.second if isinstance(spec, ChainBands) and slot != spec.chain.weights[0] else spec
 
 
 def _cost(call: _Call, kernel: Kernel, groups: int) -> Cost:

@@ -16,7 +16,7 @@ from graphc.kernel.canonical import canonical
 from graphc.kernel.choose import machine_of
 from graphc.kernel.expr import Expr, const, index, substitute, walk
 from graphc.kernel.index import affine, bounds, depends
-from graphc.kernel.spec import ConvSpec, Epilogue, KernelSpec, Nest, NestSpec, Operand, StoreAt
+from graphc.kernel.spec import ConvChain, ConvSpec, Epilogue, KernelSpec, Nest, NestSpec, Operand, StoreAt
 from graphc.knobs import knob
 from graphc.target import Target
 
@@ -56,6 +56,8 @@ def for_samples(spec: KernelSpec, batch: int, group: int) -> Sampled | None:
         return _nests(spec, batch, group)
     if isinstance(spec, ConvSpec):
         return _conv(spec, batch, group)
+    if isinstance(spec, ConvChain):
+        return _chain(spec, batch, group)
     return None
 
 
@@ -175,6 +177,14 @@ def _conv(spec: ConvSpec, batch: int, group: int) -> Sampled | None:
         (shorter[sample], *spec.epilogue.index[1:]), spec.epilogue.acc, substitute(spec.epilogue.value, shorter)
     )  # fmt: skip
     return Sampled(canonical(replace(spec, x=x, extras=tuple(extras), output=output, epilogue=epilogue)), found)
+
+
+def _chain(spec: ConvChain, batch: int, group: int) -> Sampled | None:
+    first, second = _conv(spec.first, batch, group), _conv(spec.second, batch, group)
+    if first is None or second is None:
+        return None
+    assert isinstance(first.spec, ConvSpec) and isinstance(second.spec, ConvSpec)
+    return Sampled(ConvChain(first.spec, second.spec), (*first.steps[:-1], *second.steps[1:]))
 
 
 def _shorter(sample: Expr, group: int) -> dict[Expr, Expr]:

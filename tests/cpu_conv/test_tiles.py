@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 
 import llvmlite.binding as llvm
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 from cpu_conv.cases import LEVELS, compile_one, matmul_spec, with_bias
+from cpu_conv.spills import assert_no_spills
 from graphc.kernel import expr as ex
 from graphc.kernel.spec import ConvSpec
 from graphc.target import TARGETS, Target, named
@@ -116,26 +116,15 @@ def test_avx512_tiles_of_resnet(layer: tuple[int, int, tuple[int, int], tuple[in
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 def test_hot_loops_do_not_spill(layer: tuple[int, int, tuple[int, int], tuple[int, int]], level: str) -> None:
     target = named(level)
-    _assert_no_spills(emit_conv(with_bias(target, *layer), target, "kernel"), target)
+    assert_no_spills(emit_conv(with_bias(target, *layer), target, "kernel"), target)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_hot_loops_of_matmul_and_depthwise_do_not_spill(level: str) -> None:
     target = named(level)
-    _assert_no_spills(emit_matmul(matmul_spec(256, 256, 256), target, "kernel"), target)
-    _assert_no_spills(emit_matmul(matmul_spec(256, 256, 256, packed=False), target, "kernel"), target)
-    _assert_no_spills(emit_conv(with_bias(target, 64, 64, (28, 28), (3, 3), groups=64), target, "kernel"), target)
-
-
-def _assert_no_spills(f: Function, target: Target) -> None:
-    """No basic block with many multiply-adds touches the stack."""
-    text = jit.assembly(module(target.triple, [f]), target)
-    blocks = re.split(r"^[.\w]+:.*$|^\s*(?:j\w+|b(?:\.\w+)?|cbn?z)\s.*$", text, flags=re.MULTILINE)
-    hot = [block for block in blocks if len(re.findall(r"fmadd\w*ps|mulps|fmla", block)) >= 20]
-    assert hot, "no hot block found"
-    for block in hot:
-        assert "(%rsp" not in block, block
-        assert "[sp" not in block, block
+    assert_no_spills(emit_matmul(matmul_spec(256, 256, 256), target, "kernel"), target)
+    assert_no_spills(emit_matmul(matmul_spec(256, 256, 256, packed=False), target, "kernel"), target)
+    assert_no_spills(emit_conv(with_bias(target, 64, 64, (28, 28), (3, 3), groups=64), target, "kernel"), target)
 
 
 def test_bodies_stay_small_and_compile_on_every_target() -> None:

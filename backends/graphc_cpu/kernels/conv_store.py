@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphc.kernel.expr import Expr
 from graphc.kernel.spec import ConvSpec
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64
@@ -25,6 +26,13 @@ def conv_epilogue(
     f: Function, target: Target, spec: ConvSpec, pointers: Sequence[Value], corner: Corner, shape: tuple[int, int], blocks: int
 ) -> TileEpilogue:
     """The epilogue of a tile of `shape` (rows, columns) pixels and `blocks` blocks of output channels."""
+    index, lanes = spec.epilogue.index, target.lanes(spec.x.dtype)
+    place = Destination(len(spec.operands) - 1, spec.output.physical_offset(index), spec.output, spec.output.layout.is_blocked)
+    return TileEpilogue(f, target, lanes, pointers, spec.epilogue, tile_axes(f, target, spec, corner, shape, blocks), place)
+
+
+def tile_axes(f: Function, target: Target, spec: ConvSpec, corner: Corner, shape: tuple[int, int], blocks: int) -> dict[Expr, Axis]:
+    """The output's loop variables inside such a tile."""
     lanes, index, rank = target.lanes(spec.x.dtype), spec.epilogue.index, len(corner.position)
     axes = {index[0]: Axis(corner.n)}
     if spec.output.layout.is_blocked:
@@ -39,5 +47,4 @@ def conv_epilogue(
     axes.update({variable: Axis(i64(0)) for variable in spatial})
     for variable, base, delta in zip(spatial[::-1], corner.position[::-1], deltas[::-1], strict=False):
         axes[variable] = Axis(base, by_pixel=delta)
-    place = Destination(len(spec.operands) - 1, spec.output.physical_offset(index), spec.output, spec.output.layout.is_blocked)
-    return TileEpilogue(f, target, lanes, pointers, spec.epilogue, axes, place)
+    return axes

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from graphc.kernel.evaluate import evaluate
 from graphc.kernel.expr import Expr
-from graphc.kernel.spec import ConvSpec, Epilogue, MatmulSpec, Operand
+from graphc.kernel.spec import ConvChain, ConvSpec, Epilogue, MatmulSpec, Operand
 
 Array = npt.NDArray[Any]
 
@@ -56,6 +56,14 @@ def conv_model(spec: ConvSpec, operands: Sequence[Array]) -> None:
     offsets = spec.output.physical_offset(spec.epilogue.index)
     result = _apply(spec.epilogue, acc, operands, spec.x.dtype.numpy, out_channels if block else None)
     operands[-1][_evaluated(offsets, spec.epilogue.index, acc.shape)] = result
+
+
+def chain_model(chain: ConvChain, operands: Sequence[Array]) -> None:
+    """The first convolution into a map of zeros, then the second."""
+    count = len(chain.first.operands) - 1
+    between = np.zeros(chain.second.x.elements, chain.second.x.dtype.numpy)
+    conv_model(chain.first, [*operands[:count], between])
+    conv_model(chain.second, [between, *operands[count:]])
 
 
 def matmul_model(spec: MatmulSpec, operands: Sequence[Array]) -> None:

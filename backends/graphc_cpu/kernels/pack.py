@@ -23,7 +23,11 @@ def pack_conv_weight(spec: ConvSpec, target: Target, w: Array) -> Array:
         return _pack_depthwise(w, target.lanes(spec.x.dtype), spec.x.dtype.numpy)
     if is_rowwise(spec, target):
         return pack_rows_weight(spec, w)
-    plan = conv_plan(spec, target)
+    return pack_for(spec, conv_plan(spec, target), w)
+
+
+def pack_for(spec: ConvSpec, plan: ConvPlan, w: Array) -> Array:
+    """The same for a kernel of register tiles with that plan."""
     flat = np.ascontiguousarray(w, spec.x.dtype.numpy).reshape(*spec.weight_shape[:2], -1)
     parts = []
     for chunk in range(plan.chunks.parts):
