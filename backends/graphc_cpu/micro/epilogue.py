@@ -76,6 +76,8 @@ class TileEpilogue:
 
     def _vector(self, node: Expr, pixel: int, block: int, valid: int) -> Value:
         """The node in all lanes, whether or not it depends on the lane."""
+        if node.fn == "const":
+            return emit_const(node, self.lanes)  # a literal: min and max take one instruction where they see that it is no NaN
         value = self._value(node, pixel, block, valid)
         return value if self._varies(node) else broadcast(self.f, value, self.lanes)
 
