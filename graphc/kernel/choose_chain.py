@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from graphc.kernel.choose import Machine, machine_of
+from graphc.kernel.choose import machine_of
 from graphc.kernel.spec import ChainBands, ConvChain
 from graphc.knobs import knob
 from graphc.target import Target
@@ -19,6 +19,7 @@ CHAIN = knob("GRAPHC_CHAIN", int, 0, "depthwise convolutions join the convolutio
 _WORTH = 0.97  # of the time of two steps: less must be left
 _MOST_BANDS = 16
 _CACHE_SHARE = 0.4  # of the second-level cache that the map between may take
+_NEAR, _FAR, _MEMORY = 16.0, 5.5, 2.5  # bytes per cycle between a core and its second-level cache, another core's or the third level, memory
 _TILE = 12.0  # cycles to begin and end a register tile, beside 2 for each accumulator
 _ITEM = 150.0
 
@@ -99,7 +100,8 @@ def chain_forms(shape: ChainShape, target: Target) -> Iterator[ChainForm]:
 class _Model:
     def __init__(self, shape: ChainShape, target: Target) -> None:
         self.shape, self.target = shape, target
-        self.machine: Machine = machine_of(target)
+        machine = machine_of(target)
+        self.fma, self.step = machine.fma, machine.step
         self.lanes = target.vector_bytes // shape.itemsize
         self.blocks = -(-shape.channels // self.lanes)
 
@@ -108,10 +110,10 @@ class _Model:
         chunk = min(2, self.blocks)
         first = s.height * self._first_row(chunk) * self.blocks / chunk
         between = s.batch * s.height * s.width * self.blocks * self.target.vector_bytes
-        near = cores == 1 and between <= _CACHE_SHARE * self.target.l2  # cores share out the two steps by different elements
-        rate = self.machine.l2 if near else self.machine.l3 if between <= _CACHE_SHARE * self.target.l3 else self.machine.memory
+        near = cores == 1 and between <= _CACHE_SHARE * self.target.l2  # several share out the two steps by different elements
+        rate = _NEAR if near else _FAR if between <= _CACHE_SHARE * self.target.l3 else _MEMORY
         sums = s.batch * (first + s.out_height * self.blocks * self._second_row())
-        return (sums + 2 * between / rate) / cores + self.machine.step * (cores > 1)
+        return (sums + 2 * between / rate) / cores + self.step * (cores > 1)
 
     def one_step(self, chunk: int, bands: int) -> float:
         """The time of the core with the most work; each has a contiguous part of the items."""
@@ -126,7 +128,7 @@ class _Model:
     def _item(self, chunk: int, rows: int, out_rows: int) -> float:
         s = self.shape
         scratch = chunk * rows * s.width * self.target.vector_bytes
-        rate = self.machine.l2 if scratch <= _CACHE_SHARE * self.target.l2 else self.machine.l3
+        rate = _NEAR if scratch <= _CACHE_SHARE * self.target.l2 else _FAR
         moved = 0.0 if scratch <= 0.5 * self.target.l1 else 2 * scratch / rate
         return _ITEM + rows * self._first_row(chunk) + out_rows * chunk * self._second_row() + moved
 
@@ -138,8 +140,8 @@ class _Model:
         parts = -(-width // most)
         pixels = rows * width / parts
         step = max(pixels * chunk, pixels + chunk, 8) + 0.03 * pixels + 0.3 * chunk
-        return self.machine.fma * parts * (self.shape.reduction * step + 2 * pixels * chunk + _TILE) / rows
+        return self.fma * parts * (self.shape.reduction * step + 2 * pixels * chunk + _TILE) / rows
 
     def _second_row(self) -> float:
         """One output row of one block."""
-        return self.machine.fma * self.shape.out_width * (1.2 * self.shape.taps + 3)
+        return self.fma * self.shape.out_width * (1.2 * self.shape.taps + 3)
