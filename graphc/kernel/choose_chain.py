@@ -129,8 +129,7 @@ class _Model:
         s = self.shape
         scratch = chunk * rows * s.width * self.target.vector_bytes
         rate = _NEAR if scratch <= _CACHE_SHARE * self.target.l2 else _FAR
-        moved = 0.0 if scratch <= 0.5 * self.target.l1 else 2 * scratch / rate
-        return _ITEM + rows * self._first_row(chunk) + out_rows * chunk * self._second_row() + moved
+        return _ITEM + rows * self._first_row(chunk) + out_rows * chunk * self._second_row() + 2 * scratch / rate
 
     def _first_row(self, chunk: int) -> float:
         """One row of the map between, `chunk` blocks."""
