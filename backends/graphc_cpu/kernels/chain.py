@@ -181,12 +181,13 @@ class _Chain:
             offset = f.add(offset, f.mul(digit, step))
         sums = reduction(spec, self.plan, chunk.width, self._prefetch())
         weights = f.pointer(self.first_pointers[1], f.mul(block, self.lanes * sums.steps), self.element)
-        tile = RegisterTile(f, self.dtype, self.lanes, pixels, chunk.width, sums)
-        acc = tile.emit(f.pointer(self.first_pointers[0], offset, self.element), weights)
         epilogue = self._first_epilogue(Corner(n, position, block), f.sub(position[0], band.low), shape, chunk.width)
+        valid = [self.lanes] * (chunk.width - 1) + [chunk.valid]
+        tile = RegisterTile(f, self.dtype, self.lanes, pixels, chunk.width, sums, initial=epilogue.initial(valid))
+        acc = tile.emit(f.pointer(self.first_pointers[0], offset, self.element), weights)
         for p in range(len(pixels)):
             for b in range(chunk.width):
-                epilogue.store(acc[p][b], p, b, chunk.valid if b == chunk.width - 1 else self.lanes)
+                epilogue.store(acc[p][b], p, b, valid[b])
 
     def _first_epilogue(self, corner: Corner, row: Value, shape: tuple[int, int], blocks: int) -> TileEpilogue:
         """Stores into scratch: block of the chunk and row of the band in place of those of the map."""

@@ -80,13 +80,15 @@ class _DirectConv:
         x = self._input(digits["n"], position)
         weights = f.pointer(self.pointers[1], f.mul(first_block, plan.lanes * sums.steps), self.element)
         ahead = self._ahead(weights, digits, chunk.width * plan.lanes * sums.steps) if plan.weights_outer else None
-        tile = RegisterTile(f, spec.x.dtype, plan.lanes, pixels, chunk.width, sums, ahead=ahead, ahead_share=prod(self._pixels().values()))
-        acc = tile.emit(x, weights) if spec.groups == 1 else tile.emit_window(x, weights, *self._window(first_block, chunk))
         corner = Corner(digits["n"], tuple(position), first_block)
         epilogue = conv_epilogue(f, self.target, spec, self.pointers, corner, (rows, columns), chunk.width)
+        valid, share = [plan.lanes] * (chunk.width - 1) + [chunk.valid], prod(self._pixels().values())
+        start = epilogue.initial(valid)
+        tile = RegisterTile(f, spec.x.dtype, plan.lanes, pixels, chunk.width, sums, ahead=ahead, ahead_share=share, initial=start)
+        acc = tile.emit(x, weights) if spec.groups == 1 else tile.emit_window(x, weights, *self._window(first_block, chunk))
         for p in range(len(pixels)):
             for b in range(chunk.width):
-                epilogue.store(acc[p][b], p, b, chunk.valid if b == chunk.width - 1 else plan.lanes)
+                epilogue.store(acc[p][b], p, b, valid[b])
 
     def _ahead(self, weights: Value, digits: Mapping[str, Value], size: int) -> Value:
         """Where this tile's share of the next chunk's weights begins. `size`: of a chunk's weights, in elements."""

@@ -114,8 +114,9 @@ class DepthwiseRows:
         f, spec = self.f, self.spec
         column = start_of(f, part, self.columns)
         base = f.pointer(self.pointers[0], f.add(x, f.mul(column, self.steps[-1])), self.element)
-        acc = WindowTile(f, spec.x.dtype, self.lanes, self._pixels(*shape), self.kernel).emit(base, weights)
         corner = Corner(place.n, (*place.position, column), place.block)
         epilogue = conv_epilogue(f, self.target, spec, self.pointers, corner, shape, 1)
+        start = epilogue.initial([place.valid])
+        acc = WindowTile(f, spec.x.dtype, self.lanes, self._pixels(*shape), self.kernel).emit(base, weights, start[0] if start else None)
         for p, value in enumerate(acc):
             epilogue.store(value, p, 0, place.valid)

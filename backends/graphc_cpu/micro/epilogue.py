@@ -58,10 +58,31 @@ class TileEpilogue:
         self._values: dict[tuple[object, ...], Value] = {}
         self._places: dict[Expr, Affine | None] = {}
         self._free = _dependences(epilogue.value, epilogue.acc)
+        self._sum = epilogue.acc
+
+    def initial(self, valid: Sequence[int]) -> list[Value] | None:
+        """What the caller lets the accumulators of each block start from in place of zero: a bias that is added before all else; None
+        where there is none. `valid`: lanes of the blocks that are elements of the output."""
+        self._sum = self._first_sum()
+        if self._sum is self.epilogue.acc:
+            return None
+        a, b = self._sum.args
+        addend = b if a is self.epilogue.acc else a
+        return [self._vector(addend, 0, block, lanes) for block, lanes in enumerate(valid)]
+
+    def _first_sum(self) -> Expr:
+        """The node that the accumulator holds at the end: its sum with what is the same for all pixels, or itself."""
+        acc = self.epilogue.acc
+        users = [node for node in walk(self.epilogue.value) if acc in node.args]
+        if len(users) != 1 or users[0].fn != "add" or users[0].args[0] is users[0].args[1]:
+            return acc
+        (other,) = (arg for arg in users[0].args if arg is not acc)
+        alone = acc not in self._free[other] and not any(self.axes[i].by_pixel for i in self._free[other])
+        return users[0] if alone else acc
 
     def store(self, acc: Value, pixel: int, block: int, valid: int) -> None:
-        """The epilogue of one accumulator vector, of which the first `valid` lanes are elements of the output."""
-        self._values[self.epilogue.acc, pixel, block] = acc
+        """The epilogue of one accumulator vector that started from `initial`; its first `valid` lanes are elements of the output."""
+        self._values[self._sum, pixel, block] = acc
         value = self._vector(self.epilogue.value, pixel, block, valid)
         place = self._place(self.destination.offset)
         if place is None:

@@ -62,14 +62,15 @@ class RegisterTile:
 
     `valid`: lanes of the last block's weights that may be read (the others count as zero). `storage`: how they are stored, see compressed.
     `ahead`: an address from which on as many bytes as one of `ahead_share` tiles needs are fetched into the second-level cache meanwhile.
+    `initial`: the vector of each block that its accumulators start from; None: zero.
     """
 
     def __init__(
         self, f: Function, dtype: DType, lanes: int, pixels: Sequence[int], blocks: int, reduction: Reduction, valid: int = 0,
-        storage: str = "", ahead: Value | None = None, ahead_share: int = 1,
+        storage: str = "", ahead: Value | None = None, ahead_share: int = 1, initial: Sequence[Value] | None = None,
     ) -> None:  # fmt: skip
         self.valid, self.storage = valid or lanes, storage
-        self.ahead, self.ahead_share = ahead, ahead_share
+        self.ahead, self.ahead_share, self.initial = ahead, ahead_share, initial
         self.f, self.dtype, self.lanes = f, dtype, lanes
         self.pixels, self.blocks, self.reduction = tuple(pixels), blocks, reduction
         self.element = scalar_type(dtype)
@@ -104,7 +105,7 @@ class RegisterTile:
     def _start(self, weights: Value) -> tuple[Value, ...]:
         """What the loops carry: the weights' address and the accumulators."""
         zero = Value("zeroinitializer" if self.lanes > 1 else ("0.0" if self.dtype.is_float else "0"), self.vector)
-        return (weights, *([self.ahead] if self.ahead else []), *[zero] * (len(self.pixels) * self.blocks))
+        return (weights, *([self.ahead] if self.ahead else []), *list(self.initial or [zero] * self.blocks) * len(self.pixels))
 
     def _by_pixel(self, state: tuple[Value, ...]) -> list[list[Value]]:
         acc = state[2 if self.ahead else 1 :]

@@ -31,10 +31,10 @@ class WindowTile:
         self.vector = vector_type(self.element, lanes)
         self.looped, self.unrolled = _cut(tuple(kernel), len(self.pixels))
 
-    def emit(self, x: Value, weights: Value) -> list[Value]:
-        """One accumulator per pixel; x points at pixel 0's first tap."""
-        zero = Value("zeroinitializer", self.vector)
-        state = self._loops(x, (weights, *[zero] * len(self.pixels)), self.looped)
+    def emit(self, x: Value, weights: Value, initial: Value | None = None) -> list[Value]:
+        """One accumulator per pixel, which starts from `initial` (None: zero); x points at pixel 0's first tap."""
+        start = initial or Value("zeroinitializer", self.vector)
+        state = self._loops(x, (weights, *[start] * len(self.pixels)), self.looped)
         return list(state[1:])
 
     def _loops(self, x: Value, state: tuple[Value, ...], dims: tuple[tuple[int, int], ...]) -> tuple[Value, ...]:
