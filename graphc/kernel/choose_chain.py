@@ -19,7 +19,7 @@ CHAIN = knob("GRAPHC_CHAIN", int, 0, "depthwise convolutions join the convolutio
 _WORTH = 0.97  # of the time of two steps: less must be left
 _MOST_BANDS = 16
 _CACHE_SHARE = 0.4  # of the second-level cache that the map between may take
-_NEAR, _FAR, _MEMORY = 16.0, 5.5, 2.5  # bytes per cycle between a core and its second-level cache, another core's or the third level, memory
+_NEAR, _FAR, _MEMORY = 16.0, 5.5, 2.5  # bytes per cycle: a core's second-level cache, another core's or the third level, memory
 _TILE = 12.0  # cycles to begin and end a register tile, beside 2 for each accumulator
 _ITEM = 150.0
 
@@ -65,8 +65,9 @@ def shape_of(chain: ConvChain) -> ChainShape:
     kernel = second.weight_shape[2:]
     reduction = first.weight_shape[1] * first.weight_shape[2] * first.weight_shape[3]
     return ChainShape(
-        n, reduction, channels, height, width, *second.output.shape[2:], kernel[0] * kernel[1], (kernel[0] - 1) * second.dilation[0] + 1,
-        second.stride[0], second.pad[0], first.x.dtype.itemsize,
+        batch=n, reduction=reduction, channels=channels, height=height, width=width, out_height=second.output.shape[2],
+        out_width=second.output.shape[3], taps=kernel[0] * kernel[1], reach=(kernel[0] - 1) * second.dilation[0] + 1,
+        stride=second.stride[0], pad=second.pad[0], itemsize=first.x.dtype.itemsize,
     )  # fmt: skip
 
 

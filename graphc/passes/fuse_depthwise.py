@@ -69,8 +69,9 @@ def _shape(first: Node, second: Node) -> ChainShape:
     n, channels, height, width = first.output.type.static_shape
     _, per_group, *taps = first.inputs[1].type.static_shape
     kernel = second.inputs[1].type.static_shape[2:]
-    reach = (kernel[0] - 1) * second.op.dilation[0] + 1
+    out_height, out_width = second.output.type.static_shape[2:]
     return ChainShape(
-        n, per_group * taps[0] * taps[1], channels, height, width, *second.output.type.static_shape[2:], kernel[0] * kernel[1], reach,
-        int(second.op.stride[0]), int(second.op.pad_before[0]), first.output.type.dtype.itemsize,
+        batch=n, reduction=per_group * taps[0] * taps[1], channels=channels, height=height, width=width, out_height=out_height,
+        out_width=out_width, taps=kernel[0] * kernel[1], reach=(kernel[0] - 1) * second.op.dilation[0] + 1, stride=second.op.stride[0],
+        pad=second.op.pad_before[0], itemsize=first.output.type.dtype.itemsize,
     )  # fmt: skip

@@ -206,7 +206,8 @@ def _lower_conv(kernel: Kernel, anchor: Node, operand_of: OperandOf) -> Lowered:
 
 def _lower_chain(first: Kernel, second: Kernel, operand_of: OperandOf) -> Lowered:
     a, b = (_lower_conv(part, part.anchor, operand_of) for part in (first, second))
-    assert isinstance(a.spec, ConvSpec) and isinstance(b.spec, ConvSpec)
+    assert isinstance(a.spec, ConvSpec)
+    assert isinstance(b.spec, ConvSpec)
     spec = ConvChain(a.spec, b.spec)
     return Lowered(spec, (*a.inputs, *b.inputs[1:]), packed=spec.weights)
 

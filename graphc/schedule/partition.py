@@ -29,7 +29,8 @@ class Kernel:
 
     @property
     def chain(self) -> tuple[Kernel, ...]:
-        """A convolution and the depthwise one that reads it as two kernels, where this is such a pair (`graphc.passes.chain`); else itself."""
+        """A convolution and the depthwise one that reads it as two kernels, where this is both (`graphc.passes.fuse_depthwise`); else
+        the kernel alone."""
         anchors = [node for node in self.nodes if anchor_family(node)]
         if len(anchors) < 2:
             return (self,)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from graphc.ir.graph import Graph, Kind, Value
 from graphc.ir.op import Cost
 from graphc.kernel.choose import ALGORITHMS
+from graphc.kernel.choose_chain import banded
 from graphc.kernel.chooser import Chooser, Predicted
 from graphc.kernel.spec import (
     ChainBands,
@@ -29,7 +30,6 @@ from graphc.limits import max_bytes, too_large
 from graphc.ops.movement import Concat
 from graphc.passes.anchors import anchor_family
 from graphc.passes.fuse import INLINE
-from graphc.kernel.choose_chain import banded
 from graphc.schedule.in_place import reads_at_own_place
 from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pack, zeroes_whole
 from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assign

@@ -183,7 +183,8 @@ def _chain(spec: ConvChain, batch: int, group: int) -> Sampled | None:
     first, second = _conv(spec.first, batch, group), _conv(spec.second, batch, group)
     if first is None or second is None:
         return None
-    assert isinstance(first.spec, ConvSpec) and isinstance(second.spec, ConvSpec)
+    assert isinstance(first.spec, ConvSpec)
+    assert isinstance(second.spec, ConvSpec)
     return Sampled(ConvChain(first.spec, second.spec), (*first.steps[:-1], *second.steps[1:]))
 
 

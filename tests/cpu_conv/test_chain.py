@@ -56,8 +56,8 @@ def chain_spec(
         epilogue=value, extras=bias,
     )  # fmt: skip
     b = conv_spec(
-        target, oc, oc, a.output.shape[2:], (kernel, kernel), n=n, stride=(stride, stride), dilation=(dilation, dilation), pad=pads, halo=halo,
-        groups=oc, dtype=dtype, epilogue=value, extras=bias,
+        target, oc, oc, a.output.shape[2:], (kernel, kernel), n=n, stride=(stride, stride), dilation=(dilation, dilation), pad=pads,
+        halo=halo, groups=oc, dtype=dtype, epilogue=value, extras=bias,
     )  # fmt: skip
     return ChainBands(ConvChain(a, b), chunk, bands)
 

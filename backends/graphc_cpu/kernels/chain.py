@@ -7,7 +7,7 @@ there. Rows that two bands read are computed for both. Each element is the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -45,7 +45,8 @@ def check_chain(spec: ChainBands, target: Target) -> None:
         check_conv(conv, target)
         check_epilogue(conv.epilogue, conv.operands)
     if first.groups != 1 or len(first.stride) != 2 or first.output != second.x or not is_depthwise(second):
-        raise UnsupportedError(f"a chain of convolutions {first.weight_shape} groups {first.groups}, {second.weight_shape} groups {second.groups}")
+        shapes = (f"{conv.weight_shape} of {conv.groups} groups" for conv in (first, second))
+        raise UnsupportedError(f"a chain of convolutions {' and '.join(shapes)}", hint="one of one group, then a depthwise one that reads it")
 
 
 def chain_plan(spec: ChainBands, target: Target) -> ConvPlan:
@@ -143,9 +144,13 @@ class _Chain:
 
     def _first_rows(self, n: Value, band: _Band, block: Value, chunk: Piece) -> None:
         rest = any((last - first) % self.tile_rows for first, last in self._row_ranges())
-        after = self._row_loop(band.first, band.last, self.tile_rows, lambda row: self._first_row(n, band, row, self.tile_rows, block, chunk))
+
+        def rows(first: Value, count: int) -> Value:
+            return self._row_loop(first, band.last, count, lambda row: self._first_row(n, band, row, count, block, chunk))
+
+        after = rows(band.first, self.tile_rows)
         if rest:
-            self._row_loop(after, band.last, 1, lambda row: self._first_row(n, band, row, 1, block, chunk))
+            rows(after, 1)
 
     def _row_loop(self, first: Value, last: Value, step: int, body: Callable[[Value], None]) -> Value:
         """Calls body with the first row of each whole tile of `step` rows; returns the row behind the last of them."""
