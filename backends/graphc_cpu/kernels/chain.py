@@ -46,7 +46,7 @@ def check_chain(spec: ChainBands, target: Target) -> None:
         check_epilogue(conv.epilogue, conv.operands)
     if first.groups != 1 or len(first.stride) != 2 or first.output != second.x or not is_depthwise(second):
         shapes = (f"{conv.weight_shape} of {conv.groups} groups" for conv in (first, second))
-        raise UnsupportedError(f"a chain of convolutions {' and '.join(shapes)}", hint="one of one group, then a depthwise one that reads it")
+        raise UnsupportedError(f"a chain of convolutions {' and '.join(shapes)}", hint="one group, then depthwise")
 
 
 def chain_plan(spec: ChainBands, target: Target) -> ConvPlan:
