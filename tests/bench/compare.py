@@ -1,6 +1,6 @@
 """graphc beside ONNX Runtime and OpenVINO (float32), over many networks: one table.
 
-    PYTHONPATH=.:frontends:backends:tests python tests/bench/compare.py --models resnet50,vgg19 --threads 2 --batch 1 --json out.json
+    python tests/bench/compare.py --models resnet50,vgg19 --threads 2 --batch 1 --json out.json
 
 Times come from `graphc.inspect.contest`: one process, in turns, rotated order, a gap and an untimed call before the timed ones. The outputs
 are compared after the timing, on an input that was not seen before: largest difference to ONNX Runtime, relative to the largest output.
@@ -32,6 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers of tests, for a script run by its path
 
 import graphc
 from bench.conv_bench import peak

@@ -1,6 +1,6 @@
 """GFLOP/s of the convolution and matrix product kernels, layer by layer, against the machine's measured multiply-add peak.
 
-    PYTHONPATH=.:backends:tests python tests/bench/conv_bench.py [part of a layer's name ...] [--target avx2] [--ort]
+    python tests/bench/conv_bench.py [part of a layer's name ...] [--target avx2] [--ort]
 
 Each layer is run as a chain of copies with weights of their own (so weights are as cold as in a network), on one thread and on all.
 `--ort` runs the same chain in ONNX Runtime, in turns with ours.
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers of tests, for a script run by its path
 
 from cpu_conv.cases import matmul_spec, with_bias
 from graphc.kernel.spec import ConvSpec, MatmulSpec

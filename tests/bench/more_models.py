@@ -5,7 +5,7 @@ normalisation folded into the convolutions. Outputs are logits; the classifiers'
 
 The models are written to the cache folder of `bench.models`.
 
-    PYTHONPATH=tests python tests/bench/more_models.py [NAME ...]
+    python tests/bench/more_models.py [NAME ...]
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers of tests, for a script run by its path
 
 from bench import exported
 from bench.exported import Export, Tensor

@@ -1,6 +1,6 @@
 """Times of the CPU runtime: fork and join, barrier, wake-up, compiling, loading and caching objects, fingerprint of weights.
 
-    PYTHONPATH=.:backends python tests/bench/runtime_bench.py
+    python tests/bench/runtime_bench.py
 
 Best of many. A kernel that does nothing is run, so the times are those of the runtime alone.
 """

@@ -1,6 +1,6 @@
 """One engine from nothing to its first result, in a process of its own: seconds and peak memory, as JSON on stdout.
 
-    PYTHONPATH=.:frontends:backends python tests/bench/start.py graphc MODEL.onnx INPUT_NAME INPUT.npy --threads 2
+    python tests/bench/start.py graphc MODEL.onnx INPUT_NAME INPUT.npy --threads 2
 
 Whether graphc starts cold or warm depends on the directory in GRAPHC_CACHE_DIR.
 """
