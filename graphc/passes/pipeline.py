@@ -23,6 +23,7 @@ from graphc.passes import (
     order_updates,
     recompute,
     repeat_cheap,
+    scale_weights,
     widen_half,
 )
 from graphc.passes.base import Context, Pass
@@ -43,6 +44,7 @@ PORTABLE: tuple[Pass, ...] = (
 )
 MACHINE: tuple[Pass, ...] = (
     Pass("recompute", "before fusion, so that clones are fused with what uses them; training only", recompute.run),
+    Pass("scale-weights", "before fusion, which would make the product a kernel with a map of its own", scale_weights.run),
     Pass("repeat-cheap", "before fusion, which takes what has one reader into that reader's loops", repeat_cheap.run),
     Pass("fuse-epilogue", "first of the fusions, because an operation in registers is free", fuse.fuse_epilogue),
     Pass("fuse-pointwise", "what no convolution took joins into loops", fuse.fuse_pointwise),

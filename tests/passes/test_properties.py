@@ -20,7 +20,8 @@ from ops.runners import run_reference
 
 seeds = st.integers(0, 1 << 32)
 DISTINCT = {step.run: step for step in ALL}
-IDLE = ("fuse-depthwise", "decompose", "choose-algorithm", "compress-weights", "recompute", "order-updates")  # what random graphs may give nothing to do
+# What random graphs may give nothing to do.
+IDLE = ("decompose", "recompute", "scale-weights", "choose-algorithm", "fuse-depthwise", "compress-weights", "order-updates")
 
 
 def _same(graph: Graph, expected: tuple[Array, ...], arrays: list[Array]) -> None:
