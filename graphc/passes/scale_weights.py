@@ -1,4 +1,4 @@
-"""scale-weights: a gate on the channels of one sample scales the weights of the convolution behind it instead of the map.
+"""scale-weights: a gate on channels, the same for all samples, scales the weights of the convolution behind it instead of the map.
 
     conv(x * s, w) = conv(x, w * s)    s (1, C, 1, 1) in [0, 1], w (M, C, *kernel)
 
