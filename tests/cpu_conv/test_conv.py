@@ -90,7 +90,7 @@ def test_integers_are_exact() -> None:
     check_conv(conv_spec(named("avx2"), 9, 10, (5, 5), (3, 3), dtype=i32), "avx2")
 
 
-def test_large_weights_put_channels_outside() -> None:
+def test_weights_larger_than_the_map_put_channels_outside() -> None:
     target = named("avx512")
     spec = with_bias(target, 256, 128, (4, 4), (3, 3))
     assert conv_plan(spec, target).weights_outer
