@@ -95,7 +95,7 @@ def test_weights_larger_than_the_map_put_channels_outside() -> None:
     spec = with_bias(target, 256, 128, (4, 4), (3, 3))
     assert conv_plan(spec, target).weights_outer
     check_conv(spec, "avx512")
-    assert not conv_plan(with_bias(target, 32, 32, (14, 14), (3, 3)), target).weights_outer
+    assert not conv_plan(with_bias(target, 32, 32, (28, 28), (3, 3)), target).weights_outer
 
 
 @pytest.mark.parametrize("plain_y", [False, True])
