@@ -197,4 +197,5 @@ class Graph:
         made.output_names = list(self.output_names)
         made.outputs = [new[value] for value in self.outputs]
         made.updates = {new[state]: new[value] for state, value in self.updates.items()}
+        made._numbers = dict(self._numbers)  # the same edits give the same names in both
         return made
