@@ -50,8 +50,8 @@ def schedule(text: str, rate: float, steps: int, epochs: int) -> Schedule:
         case "onecycle", ():
             return schedules.OneCycle(rate, max(steps, 1))
         case "plateau", (*given,) if len(given) <= 2:
-            patience = {"patience": _whole(given[0], "--schedule plateau")} if given else {}
-            return schedules.Plateau(**patience, **({"factor": given[1]} if len(given) > 1 else {}))
+            patience, factor = (*given, *(10, 0.1)[len(given) :])
+            return schedules.Plateau(patience=_whole(patience, "--schedule plateau"), factor=factor)
         case "warmup", (count,):
             length = _whole(count, "--schedule warmup")
             if length >= steps:
@@ -61,14 +61,14 @@ def schedule(text: str, rate: float, steps: int, epochs: int) -> Schedule:
     raise InputError(f"--schedule {text}", hint=SCHEDULES)
 
 
-def augmentations(text: str, size: tuple[int, int]) -> list[Any]:
-    """`flip,shift:2`; a number belongs to the name before it, as in `zoom:0.9,1.1`. size: (height, width) of the pictures."""
+def augmentations(text: str, size: tuple[int, int] | None) -> list[Any]:
+    """`flip,shift:2`; a number belongs to the name before it, as in `zoom:0.9,1.1`. size: (height, width) of the pictures, where known."""
     from graphc.train import data
 
     return [_augmentation(data, part, size) for part in _parts(text)]
 
 
-def _augmentation(data: Any, text: str, size: tuple[int, int]) -> Any:
+def _augmentation(data: Any, text: str, size: tuple[int, int] | None) -> Any:
     name, numbers = _parsed(text, "--augment", AUGMENTATIONS)
     whole = "--augment " + name
     match name, numbers:
@@ -78,6 +78,8 @@ def _augmentation(data: Any, text: str, size: tuple[int, int]) -> Any:
             return data.VerticalFlip()
         case "shift", (pixels,):
             return data.Shift(_whole(pixels, whole))
+        case "crop", (padding,) if size is None:
+            raise InputError(f"--augment {text}: the size of the pictures is open", hint="--dims H=224 --dims W=224, or shift:PIXELS")
         case "crop", (padding,):
             return data.RandomCrop(size, _whole(padding, whole))
         case "rotation", (degrees,):

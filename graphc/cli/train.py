@@ -33,7 +33,7 @@ _LABELS = ".labels.txt"
 @click.option("--head-at", metavar="NAME", help="Cut the model at this node or value; a new linear layer is the head.")
 @click.option("--freeze", multiple=True, metavar="PATTERN", help="Parameters that stay as they are, e.g. 'conv*'; may be repeated.")
 @click.option("--freeze-backbone", is_flag=True, help="Train the head only.")
-@click.option("--loss", default="cross_entropy", show_default=True, metavar="NAME", help="One of graphc.losses: nll, mse, l1, huber, bce, ...")
+@click.option("--loss", default="cross_entropy", show_default=True, metavar="NAME", help="Or nll, mse, l1, huber, bce, ...")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adam", show_default=True)
 @click.option("--lr", type=click.FloatRange(0, min_open=True), metavar="X", help="Learning rate [default: that of graphc.optim].")
 @click.option("--momentum", type=click.FloatRange(0), metavar="X", help="Of sgd and rmsprop.")
@@ -41,13 +41,14 @@ _LABELS = ".labels.txt"
 @click.option("--schedule", metavar="NAME", help=f"{SCHEDULES}.")
 @click.option("--clip-norm", type=click.FloatRange(0, min_open=True), metavar="X", help="Largest norm of all gradients together.")
 @click.option("--augment", metavar="LIST", help=f"Of the training pictures: {AUGMENTATIONS}.")
-@click.option("--metrics", metavar="LIST", help="accuracy, top5, f1, balanced_accuracy, mae, mse, ... [default: accuracy for class numbers].")
+@click.option("--metrics", metavar="LIST", help="accuracy, top5, f1, balanced_accuracy, mae, ... [default: accuracy of classes].")
 @options.picture_options
 @click.option("--checkpoint-dir", type=_PATH, metavar="DIR", help="Keep last.safetensors and best.safetensors here.")
+@click.option("--best", is_flag=True, help="Write the best epoch's model, by the validation's loss, instead of the last's.")
 @click.option("--resume", is_flag=True, help="Go on from DIR/last.safetensors, bit for bit, if there is one.")
 @click.option("--history", type=_PATH, metavar="FILE", help="Write a row per epoch: .json or .csv.")
 @click.option("--curves", type=_PATH, metavar="FILE", help="Draw the learning curves: .png, .svg or .pdf.")
-@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Of the head, order, augmentation and dropout.")
+@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Of head, order, dropout, ...")
 @options.dims_option
 @options.threads_option
 @options.target_option
@@ -70,8 +71,8 @@ def command(model: str, **given: Any) -> None:
       graphc train examples/digits/lenet5.onnx --data digits --freeze-backbone -o tuned.onnx
       graphc run tuned.onnx examples/digits/2.png
     \b
-      graphc train net.onnx --data photos --validation 0.2 --lr 3e-4 --schedule warmup:100+cosine \
-        --augment flip,crop:4 --checkpoint-dir runs/1 --curves curves.png -o tuned.onnx
+      graphc train net.onnx --data photos --validation 0.2 --augment flip,crop:4 -o tuned.onnx
+      graphc train net.onnx --data photos --schedule warmup:100+cosine --checkpoint-dir runs/1
       graphc train examples/lenet5.py --data idx:train-images.gz,train-labels.gz -o lenet5.onnx
     """
     from graphc.cli import training
@@ -84,6 +85,8 @@ def command(model: str, **given: Any) -> None:
     except KeyboardInterrupt as stop:
         _say_interrupted(trainer, given)
         raise click.exceptions.Exit(1) from stop
+    if given["best"]:
+        training.go_to_best(trainer, given["checkpoint_dir"], report)
     _write(trainer, graph, data, given, report)
     _show_json(report) if given["as_json"] else _show(report)
 
@@ -96,6 +99,8 @@ def _check(given: dict[str, Any]) -> None:
 
     if given["output"] is None and given["checkpoint_dir"] is None:
         raise InputError("nothing would be kept", hint="-o FILE.onnx, or --checkpoint-dir DIR")
+    if given["best"] and (given["checkpoint_dir"] is None or given["validation"] is None):
+        raise InputError("--best needs --checkpoint-dir and --validation", hint="both: best.safetensors is what it writes")
     if given["resume"] and given["checkpoint_dir"] is None:
         raise InputError("--resume without --checkpoint-dir", hint="the folder that holds last.safetensors")
     last = given["checkpoint_dir"] / LAST if given["checkpoint_dir"] is not None else None
@@ -155,6 +160,8 @@ def _show(report: Report) -> None:
     rows = [(name, *(f"{column[name]:.4g}" if name in column else "" for column in columns)) for name in report.final]
     show.table([f"on {report.measured}", ">before", ">after"], rows)
     show.line()
+    if report.best is not None:
+        show.line(f"the model of epoch {report.best} of {len(report.history)}")
     show.line(f"{report.trained} of {report.parameters} parameters trained, {report.examples} examples, {report.steps} steps")
     if report.epoch_seconds is not None and report.speed is not None:
         show.line(f"{seconds(report.epoch_seconds)} per epoch, {report.speed:,.0f} examples/s")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from graphc.cli import datasets, models, options, recipes, show
 from graphc.errors import InputError, UnsupportedError
-from graphc.train.callbacks import LAST, Callback, Curves, HistoryFile
+from graphc.train.callbacks import BEST, LAST, Callback, Curves, HistoryFile
+from graphc.train.checkpoint import Snapshot
 from graphc.train.head import backbone, find_head, replace_head
 from graphc.train.retype import BATCH, fixed_batch, open_batch
 from graphc.train.trainer import BATCH as DEFAULT_BATCH
@@ -43,6 +45,7 @@ class Report:
     steps: int = 0
     epoch_seconds: float | None = None
     speed: float | None = None
+    best: int | None = None  # the epoch whose model was taken, from 1; None: the last
     files: list[str] = field(default_factory=list)
 
 
@@ -193,7 +196,7 @@ def fit(trainer: Trainer, data: Data, validation: Data | None, given: dict[str, 
     report.history, report.steps = trainer.history.rows, trainer.steps
     last = report.history[-1] if report.history else {}
     if held_out is not None:
-        report.final = {name[4:]: value for name, value in last.items() if name.startswith("val_")} or report.before
+        report.final = _validated(last) or report.before
     else:
         report.final = {name: value for name, value in last.items() if name not in ("epoch", "lr", "seconds")}
     clock = next(callback for callback in trainer.callbacks if isinstance(callback, Clock))
@@ -202,10 +205,26 @@ def fit(trainer: Trainer, data: Data, validation: Data | None, given: dict[str, 
         report.epoch_seconds, report.speed = median(row["seconds"] for row in report.history[-len(clock.epochs) :]), examples / seconds
 
 
-def _size(graph: Graph) -> tuple[int, int]:
+def go_to_best(trainer: Trainer, folder: Path, report: Report) -> None:
+    """Parameters and statistics of the best epoch, and its row in the report; nothing where no epoch was better than nan."""
+    if not (folder / BEST).exists():
+        return
+    found = Snapshot.load(folder / BEST)
+    moved = trainer.step.state.keys() & trainer.step.parameters.keys()
+    trainer.step.state = {name: found.arrays[name] for name in moved}
+    report.best = found.meta["epoch"]
+    report.final = _validated(next(row for row in report.history if row["epoch"] == report.best))
+
+
+def _validated(row: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")}
+
+
+def _size(graph: Graph) -> tuple[int, int] | None:
+    """(height, width) of the input, where it has them and they are known."""
     shape = graph.inputs[0].type.shape
     height, width = shape[-2:] if len(shape) == 4 else (None, None)
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else (1, 1)
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def _loader(data: Data, given: dict[str, Any], batch: int, augment: Sequence[Any] | None) -> Loader:
@@ -220,7 +239,7 @@ def finished(trainer: Trainer, graph: Graph, data: Data, report: Report) -> Grap
     """The trained model with the batch that came in, its metadata what `graphc run` needs to know."""
     made = trainer.graph()
     if report.opened is not None:
-        made = made.bind({name: report.opened for name in made.symbols - graph.symbols})
+        made = made.bind(dict.fromkeys(made.symbols - graph.symbols, report.opened))
     if report.new_head or data.classes:
         made.metadata.pop("labels", None)
     made.metadata.pop("accuracy", None)  # of the model that came in

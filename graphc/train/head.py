@@ -246,7 +246,8 @@ def _value(graph: Graph, at: str) -> Value:
     named = [node for node in graph.nodes if node.name == at or at in node.origins]
     if not named:
         found = ", ".join(repr(value.name) for value in list(_cuttable(graph))[-_SHOWN:])
-        raise ModelError(f"there is no value or node {at!r}", where=graph.name, hint=f"one of {found}" if found else "`graphc summary` lists them")
+        hint = f"one of {found}" if found else "`graphc summary` lists them"
+        raise ModelError(f"there is no value or node {at!r}", where=graph.name, hint=hint)
     return named[-1].outputs[0]
 
 
