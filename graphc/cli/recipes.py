@@ -50,8 +50,8 @@ def schedule(text: str, rate: float, steps: int, epochs: int) -> Schedule:
         case "onecycle", ():
             return schedules.OneCycle(rate, max(steps, 1))
         case "plateau", (*given,) if len(given) <= 2:
-            patience, factor = (*given, *(10, 0.1)[len(given) :])
-            return schedules.Plateau(patience=_whole(patience, "--schedule plateau"), factor=factor)
+            patience = _whole(given[0], "--schedule plateau") if given else 10
+            return schedules.Plateau(patience=patience, factor=given[1] if len(given) > 1 else 0.1)
         case "warmup", (count,):
             length = _whole(count, "--schedule warmup")
             if length >= steps:

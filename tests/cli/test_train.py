@@ -45,7 +45,8 @@ def normed(tmp_path: Path) -> Path:
     rng = np.random.default_rng(1)
     weights = {
         "conv.w": rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
-        "bn.scale": np.ones(4, np.float32), "bn.bias": np.zeros(4, np.float32), "bn.mean": np.zeros(4, np.float32), "bn.var": np.ones(4, np.float32), "fc.w": rng.standard_normal((5, 4)).astype(np.float32),
+        "bn.scale": np.ones(4, np.float32), "bn.bias": np.zeros(4, np.float32),
+        "bn.mean": np.zeros(4, np.float32), "bn.var": np.ones(4, np.float32), "fc.w": rng.standard_normal((5, 4)).astype(np.float32),
         "fc.b": np.zeros(5, np.float32),
     }  # fmt: skip
     chain = [
