@@ -133,9 +133,13 @@ def check_same_classes(data: Data, validation: Data) -> None:
 
 def normalisation(data: Data, options: Options) -> tuple[Any, Any] | None:
     """(mean, std) for `graphc.data.Loader`, which takes them in units after bytes became 0..1."""
+    if any(number <= 0 for number in options.std or ()):
+        raise InputError(f"--std {', '.join(f'{number:g}' for number in options.std or ())}", hint="numbers above 0")
     if data.preprocessing is not None:
         found = data.preprocessing.options
-        factor, offset = 255 * (found.scale or 1.0), found.offset or 0.0
+        factor, offset = 255 * (found.scale or 0.0), found.offset or 0.0
+        if factor <= 0:
+            raise InputError(f"pixels would be scaled by {factor / 255:g}", hint="--scale above 0, --range LOW..HIGH with LOW below HIGH")
         mean = tuple((number - offset) / factor for number in found.mean or ())
         return mean, tuple(number / factor for number in found.std or ())
     given = options.mean is not None or options.std is not None

@@ -244,6 +244,8 @@ def test_refused_before_any_work(lenet: Path, folder: Path, tmp_path: Path) -> N
     assert "no parameter matches" in said(*data, *out, "--freeze", "nothing*")
     assert "every parameter is frozen" in said(*data, *out, "--freeze", "*")
     assert "no value or node 'q'" in said(*data, *out, "--head-at", "q")
+    assert "scaled by 0" in said(*data, *out, "--range", "1..1")
+    assert "--std 0" in said(*data, *out, "--std", "0")
     (tmp_path / "other").mkdir()
     for name in ("left", "right"):
         (tmp_path / "other" / name).mkdir()
