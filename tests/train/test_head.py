@@ -147,3 +147,10 @@ def test_open_batch_refuses_what_mixes_samples(nodes: list[Any]) -> None:
     graph = made(nodes, {"zero": np.array(0, np.int64)}, [1, 3], ["P", "Q"])
     with pytest.raises(graphc.UnsupportedError, match="symbolic batch"):
         open_batch(graph)
+
+
+def test_a_node_of_two_outputs_keeps_its_name() -> None:
+    """Dropout with its mask: the node that makes the first output has the name of the ONNX node."""
+    nodes = [helper.make_node("Dropout", ["x"], ["d", "mask"], "drop"), node("MatMul", "d w", "y")]
+    graph = made(nodes, {"w": normal(3, 4)}, ["N", 3], ["N", 4])
+    assert [n.name for n in graph.nodes if n.op.name == "dropout"] == ["drop"]
