@@ -40,6 +40,7 @@ _NAMES: dict[str, str] = {
     "grad": "graphc.train.grad",
     "TrainStep": "graphc.train.step",
     "Trainer": "graphc.train.trainer",
+    "replace_head": "graphc.train.head",
     "optim": "graphc.autodiff.optim",
     "losses": "graphc.train.losses",
     "schedules": "graphc.train.schedules",

@@ -39,7 +39,7 @@ def rename_new(graph: Graph, before: tuple[int, int], prefix: str, node: str, ou
         name = public.get(value)
         value.name = _free(graph, name, set()) if name else _free(graph, f"{prefix}{node}/{value.name}", reserved)
         graph.values[value.name] = value
-    _name_nodes(graph, before[1], prefix + node, list(public))
+    _name_nodes(graph, before[1], prefix + node, list(public)[::-1])
 
 
 def _free(graph: Graph, name: str, reserved: Set[str]) -> str:

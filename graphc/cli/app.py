@@ -18,7 +18,7 @@ from graphc.knobs import knob
 
 DEBUG = knob("GRAPHC_DEBUG", int, 0, "above 0: the command line shows the Python traceback of an error")
 COMMANDS = (
-    "run", "compile", "summary", "explain", "dump", "check", "verify", "bench", "profile", "ops", "passes", "knobs", "cache",
+    "run", "compile", "summary", "explain", "dump", "check", "verify", "train", "bench", "profile", "ops", "passes", "knobs", "cache",
 )  # fmt: skip
 
 

@@ -88,14 +88,21 @@ class Preprocessing:
 
     def load(self, path: Path) -> Array:
         """The picture as an array of the input's rank, batch size 1. Raises InputError for a file that is no picture."""
-        return self.array(_prepared(open_picture(path), self))
+        return self.array(self.pixels(open_picture(path)))
 
-    def array(self, picture: Image) -> Array:
+    def pixels(self, picture: Image) -> Array:
+        """Bytes (height, width, channels) before scaling: size and order of the channels as the model sees them."""
         import numpy as np
 
-        pixels = np.asarray(picture, np.float32).reshape(picture.height, picture.width, self.channels)
-        if self.options.bgr and self.channels >= 3:
-            pixels = pixels[:, :, [2, 1, 0, *range(3, self.channels)]]
+        prepared = _prepared(picture, self)
+        pixels = np.asarray(prepared).reshape(prepared.height, prepared.width, self.channels)
+        return pixels[:, :, [2, 1, 0, *range(3, self.channels)]] if self.options.bgr and self.channels >= 3 else pixels
+
+    def array(self, pixels: Array) -> Array:
+        """The input's values, with a batch axis of size 1 where it has one, of bytes (height, width, channels)."""
+        import numpy as np
+
+        pixels = pixels.astype(np.float32)
         mean, std = (np.asarray(numbers, np.float32) for numbers in (self.options.mean, self.options.std))
         values = (pixels * np.float32(self.options.scale) + np.float32(self.options.offset) - mean) / std
         kind = np.dtype(self.dtype)

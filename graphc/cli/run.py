@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphc.cli import options, show, values
-from graphc.cli.pictures import Options
+from graphc.cli import options, show
 from graphc.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,16 +25,7 @@ if TYPE_CHECKING:
 @options.input_option
 @click.option("--labels", type=click.Path(path_type=Path), help="File with one class name a line.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Classes to show for each sample [default: 5 for one sample, else 1].")
-@click.option("--resize", type=values.PIXELS, help="Resize pictures: to WxH, or the shorter side to N.")
-@click.option("--crop", type=values.PIXELS, help="Crop the middle of pictures to N or WxH.")
-@click.option("--scale", type=values.SCALE, help="Factor for pixels 0..255 [default: 1/255; 1 for integer inputs].")
-@click.option("--range", "pixel_range", type=values.RANGE, help="In place of --scale: where pixels 0 and 255 go, e.g. 0..255, -1..1.")
-@click.option("--mean", type=values.NUMBERS, help="Subtracted after scaling: one number, or one per channel.")
-@click.option("--std", type=values.NUMBERS, help="Divided by after that.")
-@click.option("--bgr/--rgb", default=None, help="Order of the colours [default: RGB].")
-@click.option("--gray", is_flag=True, default=None, help="One channel, where the model leaves that open.")
-@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Order of the input's axes, where it is not clear.")
-@click.option("--no-metadata", is_flag=True, help="Ignore preprocessing and labels that the model carries.")
+@options.picture_options
 @click.option("--batch", type=click.IntRange(1), metavar="N", help="Pictures in one call, where that is open [default: all].")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the outputs to this .npz (or .npy) file.")
 @click.option("--repeat", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Run N times; show best and median.")
@@ -99,7 +89,7 @@ def _prepare(
 
     def picture(name: str, path: Path) -> Array:
         if name not in settled:
-            settled[name] = pictures.settle(name, types[name], _options(given), metadata)
+            settled[name] = pictures.settle(name, types[name], options.pictures_of(given), metadata)
         return settled[name].load(path)
 
     for name, path in by_name.items():
@@ -108,22 +98,6 @@ def _prepare(
                 raise InputError(f"the model has no input {name!r}", hint=f"its inputs: {', '.join(types)}")
             fixed[name] = picture(name, path)
     return graph, feeds.runs(types, fixed, others, picture, given["batch"]), settled
-
-
-def _options(given: dict[str, Any]) -> Options:
-    if given["scale"] is not None and given["pixel_range"] is not None:
-        raise InputError("--scale and --range exclude each other", hint="one of them")
-    scale, offset = given["scale"], None
-    if scale is not None:
-        offset = 0.0
-    if given["pixel_range"] is not None:
-        low, high = given["pixel_range"]
-        scale, offset = (high - low) / 255, low
-    crop = given["crop"]
-    return Options(
-        resize=given["resize"], crop=(crop, crop) if isinstance(crop, int) else crop, scale=scale, offset=offset,
-        mean=given["mean"], std=given["std"], bgr=given["bgr"], gray=given["gray"], layout=given["layout"],
-    )  # fmt: skip
 
 
 def _labels(graph: Graph, given: dict[str, Any]) -> list[str]:
