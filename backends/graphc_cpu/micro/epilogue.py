@@ -62,8 +62,11 @@ class TileEpilogue:
 
     def initial(self, valid: Sequence[int]) -> list[Value] | None:
         """What the caller lets the accumulators of each block start from in place of zero: a bias that is added before all else; None
-        where there is none. `valid`: lanes of the blocks that are elements of the output."""
-        self._sum = self._first_sum()
+        where there is none. `valid`: lanes of the blocks that are elements of the output.
+
+        Not for a single lane: LLVM would treat the accumulators as scalars, for which there are 16 registers, and spill.
+        """
+        self._sum = self.epilogue.acc if 1 in valid and self.lanes > 1 else self._first_sum()
         if self._sum is self.epilogue.acc:
             return None
         a, b = self._sum.args
