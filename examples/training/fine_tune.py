@@ -1,0 +1,106 @@
+"""Fine-tuning of an imported ONNX classifier: a new last layer first, then all layers.
+
+    python examples/training/fine_tune.py
+
+The model that examples/digits carries reads digits, white on black. The new task: dark ink on white paper, is the digit even or odd, and
+only 200 labelled pictures. Prints the accuracy on 360 held-out pictures after each of two stages: `head only` trains a new layer on the
+imported network's features, `all layers` then everything, at a smaller rate. `from scratch` is the same training of all layers with the
+imported weights shuffled. The result is written as ONNX under its original names, and where onnxruntime is installed its predictions are
+compared.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+from datasets import digits, first
+
+import graphc
+from graphc.ir.builder import Builder
+from graphc.ir.patch import Patch
+from graphc.ops.matmul import MatMul
+from graphc.ops.pointwise import op
+
+MODEL = Path(__file__).resolve().parent.parent / "digits" / "lenet5.onnx"
+FEATURES = "f6"  # the value that the old last layer read
+CLASSES = ("even", "odd")
+
+
+def with_new_head(model: Path, features: str, classes: tuple[str, ...], seed: int = 0) -> graphc.Graph:
+    """The imported network up to the value `features` (N, C), then a linear layer `head` -> `logits` (N, classes)."""
+    graph = graphc.load_onnx(model)
+    builder, x = Builder(graph), graph.values[features]
+    start = np.random.default_rng(seed).standard_normal((len(classes), x.type.shape[1]), np.float32)
+    weight = builder.parameter("head.weight", start / np.float32(np.sqrt(x.type.shape[1])))
+    bias = builder.parameter("head.bias", np.zeros(len(classes), np.float32))
+    logits = builder.add(op("add"), builder.add(MatMul(trans_b=True), x, weight, name="head/matmul"), bias, name="head")
+    builder.finish(logits=logits)
+    Patch(graph, "new head").commit()  # what no output needs any more goes
+    graph.metadata = {"preprocessing": graph.metadata["preprocessing"], "labels": json.dumps(classes)}
+    return graph
+
+
+def new_task(source: graphc.data.Arrays) -> graphc.data.Arrays:
+    """Dark ink on white paper; 0: even, 1: odd."""
+    return graphc.data.Arrays(255 - source.x, source.y % 2, CLASSES)
+
+
+def tune(graph: graphc.Graph, train: graphc.data.Arrays, epochs: int, lr: float, freeze: tuple[str, ...] = ()) -> graphc.Trainer:
+    """A trainer that has trained for so many epochs, with pictures shifted by up to two pixels."""
+    loader = graphc.data.Loader(train, 25, augment=[graphc.data.Shift(2, fill=255)])
+    schedule = graphc.schedules.Cosine(epochs * len(loader), per="step")
+    trainer = graphc.Trainer(graph, optimizer=graphc.optim.Adam(lr), schedule=schedule, freeze=freeze, progress=False)
+    trainer.fit(loader, epochs)
+    return trainer
+
+
+def shuffled(graph: graphc.Graph, seed: int = 0) -> graphc.Graph:
+    """The same network without what it has learned: the entries of every parameter in another order."""
+    made, rng = graph.copy(), np.random.default_rng(seed)
+    for value in made.parameters.values():
+        value.data = rng.permutation(value.data.ravel()).reshape(value.data.shape)
+    return made
+
+
+@click.command(help="Fine-tunes an ONNX classifier for another task: prints the accuracy of each stage.")
+@click.option("--images", default=200, show_default=True, help="Labelled pictures of the new task.")
+@click.option("--epochs", default=40, show_default=True, help="Of each stage.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write the result here (.onnx).")
+@click.option("--small", is_flag=True, help="12 epochs.")
+def main(images: int, epochs: int, output: Path | None, small: bool) -> None:
+    epochs = 12 if small else epochs
+    train, test = map(new_task, digits())
+    train = first(train, images)
+    held_out = graphc.data.Loader(test, len(test), shuffle=False)
+    graph = with_new_head(MODEL, FEATURES, CLASSES)
+    old = [f"{name}.*" for name in ("c1", "c3", "c5", "f6")]
+    head = tune(graph, train, epochs, 1e-2, freeze=tuple(old))
+    tuned = tune(head.graph(), train, epochs, 2e-3)
+    for name, trainer in {"head only": head, "all layers": tuned, "from scratch": tune(shuffled(graph), train, 2 * epochs, 2e-3)}.items():
+        print(f"{name:12} {trainer.evaluate(held_out)['accuracy']:.1%}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = output or Path(folder) / "tuned.onnx"
+        graphc.save_onnx(tuned, path)
+        x = test.x.astype(np.float32) / 255
+        compare(path, x, tuned.predict(x, len(x)))
+
+
+def compare(path: Path, x: np.ndarray, expected: np.ndarray) -> None:
+    """Print whether ONNX Runtime reads the written file as the trainer does."""
+    try:
+        import onnxruntime
+    except ImportError:
+        print("onnxruntime is not installed: the written file was not compared")
+        return
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x})
+    equal = int((found.argmax(1) == expected.argmax(1)).sum())
+    print(f"onnxruntime  {equal} of {len(x)} predictions equal, logits differ by at most {np.abs(found - expected).max():.1e}")
+
+
+if __name__ == "__main__":
+    main()
