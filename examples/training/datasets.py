@@ -28,7 +28,8 @@ def digits(size: int = 32, seed: int = 0) -> tuple[graphc.data.Arrays, graphc.da
 
 def idx_folder(folder: Path) -> tuple[graphc.data.Arrays, graphc.data.Arrays]:
     """(train, test) from the four files of MNIST or Fashion-MNIST, plain or gzip: bytes (N, 1, 28, 28)."""
-    train, test = (graphc.data.idx(_file(folder, f"{part}*images*idx3*"), _file(folder, f"{part}*labels*idx1*")) for part in ("train", "t10k"))
+    names = [(_file(folder, f"{part}*images*idx3*"), _file(folder, f"{part}*labels*idx1*")) for part in ("train", "t10k")]
+    train, test = (graphc.data.idx(images, labels) for images, labels in names)
     return train, test
 
 

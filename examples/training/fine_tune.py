@@ -66,8 +66,8 @@ def shuffled(graph: graphc.Graph, seed: int = 0) -> graphc.Graph:
 
 
 @click.command(help="Fine-tunes an ONNX classifier for another task: prints the accuracy of each stage.")
-@click.option("--images", default=100, show_default=True, help="Labelled pictures of the new task.")
-@click.option("--epochs", default=40, show_default=True, help="Of each stage.")
+@click.option("--images", type=click.IntRange(1), default=100, show_default=True, help="Labelled pictures of the new task.")
+@click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Of each stage.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the result here (.onnx).")
 @click.option("--small", is_flag=True, help="12 epochs.")
 def main(images: int, epochs: int, output: Path | None, small: bool) -> None:

@@ -5,8 +5,9 @@
 A perceptron with 10 hidden layers of 64 units (Xavier's initial weights for the logistic function and tanh, He's for ReLU), and a small
 convolutional network. The picture has four panels:
 
-    gradient of each layer's weight before training (root mean square), for logistic, tanh and ReLU, with and without batch normalisation: with the
-    logistic function it falls by a factor of 4 and more with each layer towards the input (its slope is at most 1/4)
+    gradient of each layer's weight before training (root mean square), for logistic, tanh and ReLU, with and without batch
+    normalisation: with the logistic function it falls by a factor of 4 and more with each layer towards the input (its slope is at
+    most 1/4)
     training loss of these perceptrons without, and with batch normalisation (SGD with momentum)
     training loss of the convolutional network with SGD, momentum, Nesterov, RMSProp, Adam and AdamW
 
@@ -104,7 +105,7 @@ def draw(path: Path, found: dict[Case, list[float]], deep: dict[Case, graphc.Tra
 
 @click.command(help="Compares activations, batch normalisation and optimizers on digits: prints gradients and accuracies, draws curves.")
 @click.option("--output", default="lecture.png", show_default=True, type=click.Path(path_type=Path), help="The picture.")
-@click.option("--epochs", default=30, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
 @click.option("--small", is_flag=True, help="3 epochs, without tanh, two of the optimizers.")
 def main(output: Path, epochs: int, small: bool) -> None:
     cases, optimizers = CASES, OPTIMIZERS

@@ -27,10 +27,10 @@ def lenet5(image: graphc.f32["N", 1, 32, 32]):
 
 
 @click.command(help="LeNet-5 on the digits of scikit-learn: prints each epoch, then the test accuracy.")
-@click.option("--epochs", default=30, show_default=True)
-@click.option("--batch", default=64, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--lr", default=2e-3, show_default=True, help="Learning rate of Adam; falls to 0 by a cosine.")
-@click.option("--threads", type=int, help="All cores unless given.")
+@click.option("--threads", type=click.IntRange(1), help="All cores unless given.")
 @click.option("--output", type=click.Path(), help="Write the network here (.onnx).")
 @click.option("--curves", type=click.Path(), help="Draw the learning curves here (.png).")
 @click.option("--small", is_flag=True, help="8 epochs.")

@@ -147,7 +147,8 @@ def measure(name: str, folder: Path, given: argparse.Namespace, show: Callable[[
 
 def table(rows: list[Row]) -> list[str]:
     """One line per epoch, then the sum."""
-    lines = ["| network | epoch | loss, graphc | PyTorch | accuracy, graphc | PyTorch | seconds, graphc | PyTorch | ratio |", "|---" * 9 + "|"]
+    head = ("network", "epoch", "loss, graphc", "PyTorch", "accuracy, graphc", "PyTorch", "seconds, graphc", "PyTorch", "ratio")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name in dict.fromkeys(row.model for row in rows):
         mine, other = ([row for row in rows if row.model == name and row.engine == engine] for engine in ENGINES)
         for a, b in zip(mine, other, strict=True):

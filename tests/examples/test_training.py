@@ -112,7 +112,8 @@ def test_lecture(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "lecture.png"
     text = run("lecture", "--output", str(picture))
-    gradients = {name.strip(): float(first) / float(last) for name, first, last in re.findall(r"^(.+?) +gradient (\S+) in .*?, (\S+) in", text, re.M)}
+    lines = re.findall(r"^(.+?) +gradient (\S+) in .*?, (\S+) in", text, re.MULTILINE)
+    gradients = {name: float(first) / float(last) for name, first, last in lines}
     assert gradients["logistic"] < 1e-5  # vanished
     assert all(ratio > 0.05 for name, ratio in gradients.items() if name != "logistic")
     accuracy = dict(re.findall(r"^(\S.*?)  .*accuracy (\S+)%", text, re.MULTILINE))
