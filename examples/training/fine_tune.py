@@ -19,28 +19,10 @@ import numpy as np
 from datasets import digits, first
 
 import graphc
-from graphc.ir.builder import Builder
-from graphc.ir.patch import Patch
-from graphc.ops.matmul import MatMul
-from graphc.ops.pointwise import op
+from graphc.train.head import backbone
 
 MODEL = Path(__file__).resolve().parent.parent / "digits" / "lenet5.onnx"
-FEATURES = "f6"  # the value that the old last layer read
 CLASSES = ("even", "odd")
-
-
-def with_new_head(model: Path, features: str, classes: tuple[str, ...], seed: int = 0) -> graphc.Graph:
-    """The imported network up to the value `features` (N, C), then a linear layer `head` -> `logits` (N, classes)."""
-    graph = graphc.load_onnx(model)
-    builder, x = Builder(graph), graph.values[features]
-    start = np.random.default_rng(seed).standard_normal((len(classes), x.type.shape[1]), np.float32)
-    weight = builder.parameter("head.weight", start / np.float32(np.sqrt(x.type.shape[1])))
-    bias = builder.parameter("head.bias", np.zeros(len(classes), np.float32))
-    logits = builder.add(op("add"), builder.add(MatMul(trans_b=True), x, weight, name="head/matmul"), bias, name="head")
-    builder.finish(logits=logits)
-    Patch(graph, "new head").commit()  # what no output needs any more goes
-    graph.metadata = {"preprocessing": graph.metadata["preprocessing"], "labels": json.dumps(classes)}
-    return graph
 
 
 def new_task(source: graphc.data.Arrays) -> graphc.data.Arrays:
@@ -75,8 +57,9 @@ def main(images: int, epochs: int, output: Path | None, small: bool) -> None:
     train, test = map(new_task, digits())
     train = first(train, images)
     held_out = graphc.data.Loader(test, len(test), shuffle=False)
-    graph = with_new_head(MODEL, FEATURES, CLASSES)
-    head = tune(graph, train, epochs, 1e-2, freeze=("c*", "f6.*"))
+    graph = graphc.replace_head(MODEL, len(CLASSES))
+    graph.metadata = {"preprocessing": graph.metadata["preprocessing"], "labels": json.dumps(CLASSES)}
+    head = tune(graph, train, epochs, 1e-2, freeze=backbone(graph))
     tuned = tune(head.graph(), train, epochs, 1e-3)
     scratch = tune(shuffled(graph), train, 2 * epochs, 2e-3)
     for name, trainer in {"head only": head, "all layers": tuned, "from scratch": scratch}.items():
