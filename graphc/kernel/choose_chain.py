@@ -16,17 +16,18 @@ from graphc.knobs import knob
 from graphc.target import Target
 
 CHAIN = knob("GRAPHC_CHAIN", int, 0, "depthwise convolutions join the convolution that they read; 0: by a model, 1: always, -1: never")
-_WORTH = 0.97  # of the time of two steps: less must be left
+_WORTH = 0.93  # of the time of two steps: less must be left
 _MOST_BANDS = 16
 _CACHE_SHARE = 0.4  # of the second-level cache that the map between may take
 _NEAR, _FAR, _MEMORY = 16.0, 5.5, 2.5  # bytes per cycle: a core's second-level cache, another core's or the third level, memory
 _TILE = 12.0  # cycles to begin and end a register tile, beside 2 for each accumulator
 _ITEM = 150.0
+_INPUT = 0.75  # of the time that the input takes to arrive is not hidden behind sums
 
 
 @dataclass(frozen=True)
 class ChainShape:
-    """`reduction`: terms of a sum of the first convolution. `height`, `width`: of the map between, `out_height`, `out_width`: of the
+    """`reduction`: terms of a sum of the first convolution, `input_bytes`: of the map that a sample of it reads. `height`, `width`: of the map between, `out_height`, `out_width`: of the
     output. Vertically, the depthwise kernel reaches over `reach` rows, `stride` apart, the first one `pad` rows above the map."""
 
     batch: int
@@ -41,6 +42,7 @@ class ChainShape:
     stride: int
     pad: int
     itemsize: int
+    input_bytes: int = 0
 
     def bands(self, count: int) -> Iterator[tuple[int, int]]:
         """Rows of the map between, and output rows, that each of `count` bands computes."""
@@ -67,7 +69,7 @@ def shape_of(chain: ConvChain) -> ChainShape:
     return ChainShape(
         batch=n, reduction=reduction, channels=channels, height=height, width=width, out_height=second.output.shape[2],
         out_width=second.output.shape[3], taps=kernel[0] * kernel[1], reach=(kernel[0] - 1) * second.dilation[0] + 1,
-        stride=second.stride[0], pad=second.pad[0], itemsize=first.x.dtype.itemsize,
+        stride=second.stride[0], pad=second.pad[0], itemsize=first.x.dtype.itemsize, input_bytes=first.x.nbytes // max(n, 1),
     )  # fmt: skip
 
 
@@ -114,7 +116,8 @@ class _Model:
         near = cores == 1 and between <= _CACHE_SHARE * self.target.l2  # several share out the two steps by different elements
         rate = _NEAR if near else _FAR if between <= _CACHE_SHARE * self.target.l3 else _MEMORY
         sums = s.batch * (first + s.out_height * self.blocks * self._second_row())
-        return (sums + 2 * between / rate) / cores + self.step * (cores > 1)
+        read = _INPUT * s.batch * s.input_bytes / _FAR
+        return (sums + 2 * between / rate + read) / cores + self.step * (cores > 1)
 
     def one_step(self, chunk: int, bands: int) -> float:
         """The time of the core with the most work; each has a contiguous part of the items."""
@@ -124,7 +127,14 @@ class _Model:
         widths = [-(-self.blocks // parts) - (part >= wide) for part in range(parts)]
         items = [self._item(width, *rows) for rows in s.bands(bands) for width in widths] * s.batch
         shares = [(len(items) * core // cores, len(items) * (core + 1) // cores) for core in range(cores)]
-        return max(sum(items[first:last]) for first, last in shares)
+        return max(sum(items[first:last]) + self._reads(last - first, parts, bands) for first, last in shares)
+
+    def _reads(self, items: int, parts: int, bands: int) -> float:
+        """The input of `items` items: a band of it comes from afar for the first of its chunks, and for all where it does not stay near."""
+        band = self.shape.input_bytes / bands
+        first = -(-items // parts)
+        again = _NEAR if band <= _CACHE_SHARE * self.target.l2 else _FAR
+        return _INPUT * band * (first / _FAR + (items - first) / again)
 
     def _item(self, chunk: int, rows: int, out_rows: int) -> float:
         s = self.shape

@@ -64,14 +64,18 @@ class TileEpilogue:
         """What the caller lets the accumulators of each block start from in place of zero: a bias that is added before all else; None
         where there is none. `valid`: lanes of the blocks that are elements of the output.
 
-        Not for a single lane: LLVM would treat the accumulators as scalars, for which there are 16 registers, and spill.
+        A single lane starts from zero: LLVM would treat its accumulators as scalars, for which there are 16 registers, and spill.
         """
-        self._sum = self.epilogue.acc if 1 in valid and self.lanes > 1 else self._first_sum()
+        self._sum = self._first_sum()
         if self._sum is self.epilogue.acc:
             return None
         a, b = self._sum.args
         addend = b if a is self.epilogue.acc else a
-        return [self._vector(addend, 0, block, lanes) for block, lanes in enumerate(valid)]
+        zero = Value("zeroinitializer", vector_type(scalar_type(self._sum.dtype), self.lanes))
+        return [zero if self._is_single(lanes) else self._vector(addend, 0, block, lanes) for block, lanes in enumerate(valid)]
+
+    def _is_single(self, valid: int) -> bool:
+        return valid == 1 < self.lanes
 
     def _first_sum(self) -> Expr:
         """The node that the accumulator holds at the end: its sum with what is the same for all pixels, or itself."""
@@ -85,7 +89,7 @@ class TileEpilogue:
 
     def store(self, acc: Value, pixel: int, block: int, valid: int) -> None:
         """The epilogue of one accumulator vector that started from `initial`; its first `valid` lanes are elements of the output."""
-        self._values[self._sum, pixel, block] = acc
+        self._values[self.epilogue.acc if self._is_single(valid) else self._sum, pixel, block] = acc
         value = self._vector(self.epilogue.value, pixel, block, valid)
         place = self._place(self.destination.offset)
         if place is None:
