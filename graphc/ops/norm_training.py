@@ -62,8 +62,8 @@ class BatchNormTraining(Op):
         n = 1.0 / max(product(x.type.shape[axis] for axis in axes).__index__(), 1)
         centred = a("sub", x, a.column(mean, rank))
         inverse = a("reciprocal", a("sqrt", a("add", var, self.epsilon)))
-        d_bias = a.reduce("sum", grad, axes, keepdims=False)
-        d_scale = a("mul", a.reduce("sum", a("mul", grad, centred), axes, keepdims=False), inverse)
+        d_bias = _by_channel(a, "sum", grad)
+        d_scale = a("mul", _by_channel(a, "sum", a("mul", grad, centred)), inverse)
         along, flat = a("mul", a("mul", d_scale, inverse), n), a("mul", d_bias, n)
         inner = a("sub", a("sub", grad, a.column(flat, rank)), a("mul", centred, a.column(along, rank)))
         d_x = a("mul", inner, a.column(a("mul", scale, inverse), rank))
@@ -79,11 +79,18 @@ class BatchNormTraining(Op):
 
     def decompose(self, builder: Builder, *inputs: Value) -> tuple[Value, ...]:
         a, (x, scale, bias) = Arithmetic(builder), inputs
-        axes = _axes(x.type.rank)
-        mean = a.reduce("mean", x, axes, keepdims=False)
+        mean = _by_channel(a, "mean", x)
         centred = a("sub", x, a.column(mean, x.type.rank))
-        var = a.reduce("mean", a("mul", centred, centred), axes, keepdims=False)
+        var = _by_channel(a, "mean", a("mul", centred, centred))
         return builder.add(BatchNorm(self.epsilon), x, scale, bias, mean, var), mean, var
+
+
+def _by_channel(a: Arithmetic, kind: str, value: Value) -> Value:
+    """The sum or mean of each channel: of each sample's map first, then over the batch, so that rounding grows with the root of the map's
+    size instead of that of the whole batch, and the maps are shared out over threads."""
+    if value.type.rank > 2:
+        value = a.reduce(kind, value, tuple(range(2, value.type.rank)), keepdims=False)
+    return a.reduce(kind, value, (0,), keepdims=False)
 
 
 def _axes(rank: int) -> tuple[int, ...]:
