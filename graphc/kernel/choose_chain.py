@@ -27,8 +27,9 @@ _INPUT = 0.75  # of the time that the input takes to arrive is not hidden behind
 
 @dataclass(frozen=True)
 class ChainShape:
-    """`reduction`: terms of a sum of the first convolution, `input_bytes`: of the map that a sample of it reads. `height`, `width`: of the map between, `out_height`, `out_width`: of the
-    output. Vertically, the depthwise kernel reaches over `reach` rows, `stride` apart, the first one `pad` rows above the map."""
+    """`reduction`: terms of a sum of the first convolution; `input_bytes`: of the map that it reads for a sample. `height`, `width`: of the
+    map between, `out_height`, `out_width`: of the output. Vertically, the depthwise kernel reaches over `reach` rows, `stride` apart, the
+    first one `pad` rows above the map."""
 
     batch: int
     reduction: int

@@ -1,6 +1,6 @@
 """Training of graphc beside PyTorch's: accuracy and wall time on Fashion-MNIST, the same weights, batches, rates and epochs.
 
-    PYTHONPATH=.:frontends:backends:tests python tests/bench/accuracy.py FOLDER --models lenet5,resnet18 --json out.json
+    python tests/bench/accuracy.py FOLDER --models lenet5,resnet18 --json out.json
 
 FOLDER holds the four IDX files. Both start from the same numbers and see the same batches in the same order, without augmentation; epochs
 alternate, so that what else the machine does meets both. graphc is `graphc.Trainer`, PyTorch an eager loop that reads the loss of each
@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers of tests, for a script run by its path
 
 import graphc
 from bench.train_nets import NETS, ordered

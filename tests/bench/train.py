@@ -1,6 +1,6 @@
 """Training steps of graphc beside PyTorch's (eager, and with --compile torch.compile): forward, loss, backward, SGD with momentum.
 
-    PYTHONPATH=.:frontends:backends:tests python tests/bench/train.py --models lenet5,resnet18 --threads 2 --kernels 20 --json out.json
+    python tests/bench/train.py --models lenet5,resnet18 --threads 2 --kernels 20 --json out.json
 
 Times come from `graphc.inspect.contest`: one process, in turns, rotated order, a gap and an untimed call before the timed ones. After the
 timing every contestant takes some more steps from the first parameters on batches that it has not seen; `error` is the rms difference of
@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers of tests, for a script run by its path
 
 import graphc
 from bench.conv_bench import peak
