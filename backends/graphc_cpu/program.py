@@ -16,7 +16,7 @@ from graphc.kernel.saved import SavedKernel
 from graphc.schedule.plan import Plan, Ref, State
 from graphc_cpu import cache, library
 from graphc_cpu.link import Image, link
-from graphc_cpu.runtime.pool import pool
+from graphc_cpu.runtime.pool import Pool, pool
 from graphc_cpu.runtime.state import Step, step_table
 from graphc_cpu.weights import ALIGN, WeightBuffer
 
@@ -76,7 +76,7 @@ class CpuProgram:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return _Context(self._plan, self._addresses, self.weights, self._pool.threads)
+        return _Context(self._plan, self._addresses, self.weights, self._pool)
 
     def _give_back(self, context: _Context) -> None:
         with self._lock:
@@ -101,9 +101,10 @@ def _spec_text(spec: KernelSpec) -> str:
 class _Context:
     """What one run at a time uses: an arena and scratch behind it, the pointers of all steps, and the step table."""
 
-    def __init__(self, plan: Plan, addresses: Sequence[int], weights: WeightBuffer, threads: int) -> None:
+    def __init__(self, plan: Plan, addresses: Sequence[int], weights: WeightBuffer, pool: Pool) -> None:
+        self._meeting = pool.meeting
         self._scratch = -(-plan.arena_bytes // ALIGN) * ALIGN
-        self._arena = np.zeros(self._scratch + plan.scratch_bytes * threads + ALIGN, np.uint8)
+        self._arena = np.zeros(self._scratch + plan.scratch_bytes * pool.threads + ALIGN, np.uint8)
         base = int(self._arena.ctypes.data) + -int(self._arena.ctypes.data) % ALIGN
         self._pointers = np.zeros(sum(len(step.args) for step in plan.steps) + 1, np.uint64)
         self._inputs: list[_Patch] = []
@@ -133,6 +134,8 @@ class _Context:
             self._pointers[slot] = base + ref.offset
         elif ref.space == "scratch":
             self._pointers[slot] = base + self._scratch
+        elif ref.space == "pool":
+            self._pointers[slot] = self._meeting
         elif ref.space == "weight":
             self._pointers[slot] = weights.address(ref.index) + ref.offset
         elif ref.space == "state":

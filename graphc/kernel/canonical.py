@@ -22,6 +22,7 @@ from graphc.kernel.spec import (
     NestSpec,
     Operand,
     PackSpec,
+    RecurrentSpec,
     StoreAt,
     WeightGradientSpec,
     WinogradConv,
@@ -112,6 +113,8 @@ def spec_text(spec: KernelSpec) -> str:
             lines.append(_epilogue_text(spec.epilogue))
         case WeightGradientSpec():
             lines.append(f"kernel {spec.kernel} stride {spec.stride} dilation {spec.dilation} pad {spec.pad} groups {spec.groups}")
+        case RecurrentSpec():
+            lines.append(_recurrent_text(spec))
         case PackSpec():
             lines.append(f"for {_list(spec.index)}: {to_text(spec.value)} lanes {spec.lanes} of")
             lines.append(spec_text(spec.conv))
@@ -132,6 +135,16 @@ def spec_text(spec: KernelSpec) -> str:
         case WinogradOutput():
             lines.append(f"output of {spec.grid} {_epilogue_text(spec.conv.epilogue)}")
     return "\n".join(lines)
+
+
+def _recurrent_text(spec: RecurrentSpec) -> str:
+    cell = spec.cell
+    parts = {"gated": cell.gated, "c": cell.c, "h": cell.h}
+    return "\n".join([
+        f"{spec.steps} steps of {spec.batch} rows, {spec.hidden} units, reverse {spec.reverse} batch_first {spec.batch_first}",
+        f"inputs {spec.inputs} outputs {spec.outputs} {spec.tile}", f"gates {cell.gates} {cell.phases}",
+        *(f"{name} = {to_text(value)}" for name, value in parts.items() if value is not None),
+    ])  # fmt: skip
 
 
 def _operand_text(operand: Operand) -> str:

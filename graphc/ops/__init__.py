@@ -16,6 +16,7 @@ from graphc.ops import (
     pool,
     pool_spread,
     random,
+    recurrent,
     reduce,
     resize,
     scatter,
@@ -24,5 +25,5 @@ from graphc.ops import (
 
 __all__ = [
     "activations", "conv", "conv_weight", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm", "norm_training",
-    "pointwise", "pool", "pool_spread", "random", "reduce", "resize", "scatter", "sort",
+    "pointwise", "pool", "pool_spread", "random", "recurrent", "reduce", "resize", "scatter", "sort",
 ]  # fmt: skip

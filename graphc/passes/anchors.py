@@ -1,5 +1,5 @@
-"""Which nodes give a kernel its shape: convolutions, gradients of their weights, and products, in the dtypes that their kernel families
-take."""
+"""Which nodes give a kernel its shape: convolutions, gradients of their weights, products and recurrent layers, in the dtypes that their
+kernel families take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from graphc.types.dtype import f32, f64
 
 
 def anchor_family(node: Node) -> str:
-    """"conv", "conv-weight", "contract", or "" for a node that is lowered to loops, as empty tensors are."""
+    """"conv", "conv-weight", "contract", "recurrent", or "" for a node that is lowered to loops, as empty tensors are."""
+    if node.op.family == "recurrent":
+        return "recurrent"
     if node.op.family not in ("conv", "conv-weight", "contract") or node.inputs[0].type.dtype not in (f32, f64):
         return ""
     if any(0 in value.type.shape for value in (*node.inputs, *node.outputs)):

@@ -96,9 +96,9 @@ def _has_fixed_layout(x: Value, graph: Graph, groups: dict[Node, list[Node]]) ->
 
 
 def _copy_for_products(patch: Patch) -> None:
-    """Matrix products read dense row-major memory."""
+    """Matrix products and recurrent layers read dense row-major memory."""
     for node in list(patch.graph.nodes):
-        if anchor_family(node) == "contract" and any(x.layout != PLAIN for x in node.inputs):
+        if anchor_family(node) in ("contract", "recurrent") and any(x.layout != PLAIN for x in node.inputs):
             plain = [_copy(patch, x, node, "unpack") if x.layout != PLAIN else x for x in node.inputs]
             patch.set_inputs(node, plain)
     patch.commit()

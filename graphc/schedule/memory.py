@@ -39,7 +39,7 @@ class Placement:
         self._graph = graph
         self._roots = set(graph.roots)
         self._rigid: set[Value] = set()  # slices whose halo must not grow, because a product reads the whole
-        self._stored = {kernel.output: kernel for kernel in kernels}
+        self._stored = {value: kernel for kernel in kernels for value in kernel.outputs}
         self._parent: dict[Value, tuple[Value, int]] = {}  # value -> (value that holds it, first channel; -1: same memory)
         self._join_concats()
         for value in self._stored:
@@ -126,8 +126,8 @@ class Placement:
 
 
 def _meets_product(value: Value) -> bool:
-    """Matrix products read dense rows."""
-    return any(anchor_family(user) == "contract" for user in value.users)
+    """Matrix products and recurrent layers read dense rows."""
+    return any(anchor_family(user) in ("contract", "recurrent") for user in value.users)
 
 
 def _is_row_major(value: Value) -> bool:

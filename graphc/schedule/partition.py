@@ -11,10 +11,15 @@ from graphc.passes.anchors import anchor_family
 
 @dataclass(frozen=True)
 class Kernel:
-    """Nodes that run as one kernel, operands first, and the one value that it stores."""
+    """Nodes that run as one kernel, operands first, and the values that it stores: one, but for a recurrent layer."""
 
     nodes: tuple[Node, ...]
-    output: Value
+    outputs: tuple[Value, ...]
+
+    @property
+    def output(self) -> Value:
+        """The only one, or the first."""
+        return self.outputs[0]
 
     @property
     def inputs(self) -> tuple[Value, ...]:
@@ -61,6 +66,6 @@ def _kernel(graph: Graph, nodes: list[Node]) -> Kernel:
     inside = set(nodes)
     roots = set(graph.roots)
     stored = [value for node in nodes for value in node.outputs if value in roots or any(user not in inside for user in value.users)]
-    if len(stored) != 1:
+    if len(stored) != 1 and not (stored and anchor_family(nodes[-1]) == "recurrent"):
         raise VerifyError(f"the kernel of {nodes[-1].where} stores {len(stored)} values, and must store one")
-    return Kernel(tuple(nodes), stored[0])
+    return Kernel(tuple(nodes), tuple(stored))

@@ -21,15 +21,16 @@ if TYPE_CHECKING:  # running a plan that was kept on disk needs no specs
 
 @dataclass(frozen=True)
 class Ref:
-    """Where an operand's pointer points: space is arena, weight, state, input, output or scratch (memory of each thread, one after
-    the other, of the kernel's own size); `index` counts weights, states, inputs or outputs."""
+    """Where an operand's pointer points: space is arena, weight, state, input, output, scratch (memory of each thread, one after the
+    other, of the kernel's own size), or pool (what the threads of a kernel wait for each other with, the back end's own); `index` counts
+    weights, states, inputs or outputs."""
 
     space: str
     index: int
     offset: int = 0  # bytes
 
     def __str__(self) -> str:
-        name = self.space if self.space in ("arena", "scratch") else f"{self.space}{self.index}"
+        name = self.space if self.space in ("arena", "scratch", "pool") else f"{self.space}{self.index}"
         return f"{name}+{self.offset}" if self.offset or self.space == "arena" else name
 
 

@@ -14,6 +14,7 @@ from graphc.ir.op import Cost
 from graphc.kernel.choose import ALGORITHMS
 from graphc.kernel.choose_chain import banded
 from graphc.kernel.chooser import Chooser, Predicted
+from graphc.kernel.recurrent import RecurrentSpec
 from graphc.kernel.spec import (
     ChainBands,
     ConvChain,
@@ -35,6 +36,7 @@ from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pa
 from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assign
 from graphc.schedule.partition import Kernel, partition
 from graphc.schedule.plan import Plan, Ref, State, Step, Weight
+from graphc.schedule.recurrent import lower_recurrent, pack_spec
 from graphc.schedule.samples import Sampled, Split, Traffic, best_split, for_samples, traffic_of
 from graphc.schedule.weight_gradient import sum_spec, winograd_gradient
 from graphc.schedule.winograd import shape_of, winograd_spec
@@ -61,6 +63,9 @@ class _Call:
     overlaps: bool = False
     part: str = ""
     samples: Mapping[Value, int] | None = None
+
+    def stores(self, value: Value) -> bool:
+        return self.arguments[-1] is value or (self.kernel is not None and value in self.kernel.outputs and value in self.arguments)
 
 
 class _Planner:
@@ -104,7 +109,10 @@ class _Planner:
                 continue
             placed = self._placed_pieces(kernel)
             done = isinstance(kernel.anchor.op, Concat) and len(placed) == len(kernel.anchor.inputs)
-            yield kernel, None if done else lower(kernel, self.placement.operand, placed)
+            if anchor_family(kernel.anchor) == "recurrent":
+                yield kernel, lower_recurrent(kernel, self.placement.operand, self.plan.target)
+            else:
+                yield kernel, None if done else lower(kernel, self.placement.operand, placed)
 
     # samples ------------------------------------------------------------------------------------------------------------------
 
@@ -167,6 +175,8 @@ class _Planner:
             return self._gradient_calls(lowered, spec, kernel)
         if isinstance(spec, ConvChain):
             return [self._chain_call(spec, lowered, kernel)]
+        if isinstance(spec, RecurrentSpec):
+            return [self._recurrent(spec, lowered, kernel)]
         if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
             return [_Call(spec, self._arguments(lowered, kernel, spec), kernel)]
         made = winograd_spec(spec, self.chooser.form(shape_of(spec), algorithm))
@@ -199,6 +209,11 @@ class _Planner:
         arguments = [*self._arguments(lowered, kernel, made), Ref("scratch", 0)]
         return _Call(made, arguments, kernel, part=f"+{kernel.chain[1].anchor.name}")
 
+    def _recurrent(self, spec: RecurrentSpec, lowered: Lowered, kernel: Kernel) -> _Call:
+        self.plan.scratch_bytes = max(self.plan.scratch_bytes, spec.scratch.nbytes)
+        memory = Temporary(spec.memory.nbytes)
+        return _Call(spec, [*self._operands(lowered, spec), *kernel.outputs, memory, Ref("scratch", 0), Ref("pool", 0)], kernel)
+
     def _arguments(self, lowered: Lowered, kernel: Kernel, spec: KernelSpec) -> list[Value | Ref | Temporary]:
         """Of the operands, with weights packed for `spec`."""
         return [*self._operands(lowered, spec), kernel.output]
@@ -210,6 +225,8 @@ class _Planner:
                 arguments.append(Ref("weight", self._weight(value, _packed_for(spec, slot) if slot in lowered.packed else None)))
             elif slot in lowered.packed and isinstance(spec, (ConvSpec, WinogradConv, WinogradProduct)):
                 arguments.append(self._pack(spec, value))
+            elif slot in lowered.packed and isinstance(spec, RecurrentSpec):
+                arguments.append(self._pack_recurrent(spec, value))
             else:
                 arguments.append(value)
         return arguments
@@ -233,13 +250,21 @@ class _Planner:
             self._pending.append(_Call(made.spec, arguments, self._makers.get(weight), part=":pack"))
         return self._packed[key]
 
+    def _pack_recurrent(self, spec: RecurrentSpec, weights: Value) -> Temporary:
+        packing = pack_spec(spec)
+        key = (weights, packing)
+        if key not in self._packed:
+            self._packed[key] = Temporary(packing.outputs[0].nbytes)
+            self._pending.append(_Call(packing, [weights, self._packed[key]], None, part=f"{weights.name}:pack"))
+        return self._packed[key]
+
     def _update_states(self) -> dict[Value, Value]:
         """New value -> the state that it may be written into directly; the others are copied when all else is done."""
         direct: dict[Value, Value] = {}
         copies = []
         for state, value in self.graph.updates.items():
             touching = [number for number, call in enumerate(self._pending) if state in call.arguments]
-            number = next(number for number, call in enumerate(self._pending) if call.arguments[-1] is value)
+            number = next(number for number, call in enumerate(self._pending) if call.stores(value))
             call = self._pending[number]
             slots = [slot for slot, argument in enumerate(call.arguments) if argument is state]
             if max(touching, default=-1) <= number and reads_at_own_place(call.spec, slots) and value not in self.graph.outputs:
@@ -345,7 +370,7 @@ def _cost(call: _Call, kernel: Kernel, groups: int) -> Cost:
     if isinstance(call.spec, (WinogradInput, WinogradOutput, PackSpec)) or call.part == ":sum":
         return Cost(0, sum(operand.nbytes for operand in call.spec.operands))
     flops = sum(node.op.cost([v.type for v in node.inputs], [v.type for v in node.outputs]).flops for node in kernel.nodes)
-    return Cost(flops // groups, sum(value.type.nbytes for value in (*kernel.inputs, kernel.output)) // groups)
+    return Cost(flops // groups, sum(value.type.nbytes for value in (*kernel.inputs, *kernel.outputs)) // groups)
 
 
 def _signature(values: list[Value]) -> list[tuple[str, TensorType]]:

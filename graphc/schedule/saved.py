@@ -20,8 +20,8 @@ from graphc.types.dtype import dtype
 from graphc.types.shape import parse_dim
 from graphc.types.tensor import TensorType
 
-VERSION = 1
-_SPACES = ("arena", "weight", "input", "output", "scratch")
+VERSION = 2
+_SPACES = ("arena", "weight", "input", "output", "scratch", "pool")
 _NUMBERS = tuple(field.name for field in fields(Plan) if field.type == "int")
 _NO_DATA = np.zeros(0, np.uint8)
 
@@ -66,7 +66,7 @@ def plan_of(data: dict[str, Any], target: Target) -> Plan:
     plan.weights = [Weight(_text(name), _NO_DATA, None) for name in data["weights"]]
     for name in _NUMBERS:
         setattr(plan, name, _size(data["numbers"][name]))
-    limits = (plan.arena_bytes + 1, len(plan.weights), len(plan.inputs), len(plan.outputs), 1)
+    limits = (plan.arena_bytes + 1, len(plan.weights), len(plan.inputs), len(plan.outputs), 1, 1)
     plan.steps = [_step(row, dict(zip(_SPACES, limits, strict=True)), len(plan.kernels)) for row in data["steps"]]
     if plan.groups < 1 or plan.groups * plan.repeated > len(plan.steps):
         raise ValueError("more repeated steps than there are")

@@ -48,6 +48,7 @@ class Pool:
         self._serial = _serial().run
         self._run = _functions().run if threads > 1 else None
         self._workers: _Workers | None = None
+        self._meeting = (ctypes.c_uint64 * 2)()
         self._lock = threading.RLock()
         _pools.add(self)
 
@@ -63,6 +64,11 @@ class Pool:
             workers = self._workers or self._start()
             self._run(workers.address, steps, count)
 
+    @property
+    def meeting(self) -> int:
+        """Address of what a kernel waits for the other threads with: a function and its argument, valid while a run lasts."""
+        return ctypes.addressof(self._meeting)
+
     def close(self) -> None:
         """End and join the workers, after the present run. A later run starts new ones."""
         with self._lock:
@@ -70,6 +76,7 @@ class Pool:
 
     def _start(self) -> _Workers:
         self._workers = _Workers(self.threads)
+        self._meeting[:] = [_functions().meet, self._workers.address]
         self._end = weakref.finalize(self, self._workers.stop)
         return self._workers
 
@@ -135,6 +142,7 @@ class _Functions:
         self.start = ctypes.CFUNCTYPE(i32, pointer)(self._library["graphc_pool_start"])
         self.stop = ctypes.CFUNCTYPE(None, pointer)(self._library["graphc_pool_stop"])
         self.run = ctypes.CFUNCTYPE(None, pointer, pointer, i64)(self._library["graphc_pool_run"])
+        self.meet = self._library["graphc_pool_meet"]
         self._spin = ctypes.CFUNCTYPE(ctypes.c_bool, pointer, i32, i64)(self._library["graphc_spin"])
         self._turn_ns = min(self._spin_ns() for _ in range(3)) / _CALIBRATION_TURNS
 

@@ -5,6 +5,7 @@ Entry points (the state block is laid out in `state.py`):
 * `i32 graphc_pool_start(ptr state)` creates the workers; returns 0 or the error number of pthread_create.
 * `void graphc_pool_run(ptr state, ptr steps, i64 count)` runs a step table on all threads; the calling thread is thread 0.
 * `void graphc_pool_stop(ptr state)` ends and joins the workers.
+* `void graphc_pool_meet(ptr state)` is a barrier for kernels: every thread of the running step must call it, and equally often.
 * `void graphc_serial(ptr steps, i64 count)` runs a step table as thread 0 of 1; needs no state.
 * `i1 graphc_spin(ptr word, i32 old, i64 spins)` waits for `*word != old`, at most `spins` turns; exported to be timed.
 
@@ -151,6 +152,13 @@ hold:
   call void @wait(ptr %phase.p, i32 %phase, ptr %sleepers.p, i64 %spins)
   ret void
 leave:
+  ret void
+}
+"""
+
+_MEETING = """
+define void @graphc_pool_meet(ptr %state) nounwind {
+  call void @barrier(ptr %state, i1 true)
   ret void
 }
 """
@@ -404,7 +412,7 @@ def pool_ir(target: Target) -> str:
     if "linux" not in target.triple:
         raise BackendError(f"no thread pool for {target.triple}: it needs Linux's futex", hint="threads=1")
     pause, declaration = _PAUSE[architecture]
-    parts = [_WAITING, _BARRIER, _STEPS, _PLACING, _RUN, _LIFE, _FLOATS[architecture], declaration]
+    parts = [_WAITING, _BARRIER, _MEETING, _STEPS, _PLACING, _RUN, _LIFE, _FLOATS[architecture], declaration]
     words = {"FUTEX": _FUTEX[architecture], "WAIT": _WAIT, "WAKE": _WAKE, "PAUSE": pause, "MASK_BITS": 8 * at.MASK_BYTES}
     return _module(target, parts, words | {name: getattr(at, name) for name in _OFFSETS})
 
