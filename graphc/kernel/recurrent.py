@@ -20,6 +20,9 @@ from graphc.types.dtype import DType, i32
 _LATENCY = 8  # accumulators that hide the latency of a multiply-add on two ports
 _MAX_GROUP = 32  # rows that share one pass over the weights
 _LINE = 64
+_L2_RATE = 40.0  # bytes per cycle
+_L2_SHARE = 0.4
+_L1_SHARE = 0.7  # of the first-level cache, for a panel of weights
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ def choose_tile(cell: Cell, hidden: int, batch: int, directions: int, dtype: DTy
     lanes = target.lanes(dtype)
     blocks = max(-(-hidden // lanes), 1)
     group = _group(batch, directions, blocks, target)
-    return min(_tiles(cell, blocks, lanes, group, target), key=lambda tile: _cost(tile, cell, blocks, batch, directions, target))
+    tiles = _tiles(cell, blocks, lanes, group, target)
+    return min(tiles, key=lambda tile: _cost(tile, cell, hidden, blocks, batch, directions, dtype, target))
 
 
 def _group(batch: int, directions: int, blocks: int, target: Target) -> int:
@@ -206,11 +210,18 @@ def _most_rows(vectors: int, target: Target) -> int:
     return (target.registers - 2) // vectors if vectors > 4 else (target.registers - vectors - 1) // vectors
 
 
-def _cost(tile: Tile, cell: Cell, blocks: int, batch: int, directions: int, target: Target) -> float:
-    """Relative time of a step: multiply-adds, loads or latency of the tiles of the busiest core, and the weights that it reads from L2."""
-    groups = ceil(blocks / tile.units)
-    items = directions * ceil(batch / tile.group) * groups
+def _cost(
+    tile: Tile, cell: Cell, hidden: int, blocks: int, batch: int, directions: int, dtype: DType, target: Target
+) -> float:  # fmt: skip
+    """Relative time of a step on the busiest core, in cycles per unit of the state: the multiply-adds, loads or latency of the tiles, or
+    reading the weights from L2, which only the first tile of rows does where a panel stays in L1."""
+    items = directions * ceil(batch / tile.group) * ceil(blocks / tile.units)
     tiles = ceil(tile.group / tile.rows)
     step = max(tile.rows * tile.vectors, tile.rows + tile.vectors, _LATENCY) / 2 + 0.03 * tile.rows
-    item = tile.units * cell.gates / tile.vectors * (tiles * step + 2 * tile.vectors) + 0.2
-    return ceil(items / target.cores) * item - 0.001 * tile.vectors
+    far = max(step, tile.vectors * target.vector_bytes / _L2_RATE)
+    stays = hidden * tile.vectors * tile.lanes * dtype.itemsize <= _L1_SHARE * target.l1
+    panel = far + (tiles - 1) * (step if stays else far)
+    item = tile.units * cell.gates / tile.vectors * (panel + 0.02 * tile.vectors * tiles) + 0.01
+    weights = directions * cell.gates * hidden * blocks * tile.lanes * dtype.itemsize / target.cores
+    fine = 0.001 if weights > _L2_SHARE * target.l2 else -0.001  # small items: more of them are still in L2 when the order turns
+    return ceil(items / target.cores) * item + fine * (tile.vectors + tile.units)
