@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from graphc.errors import GraphcError, UnsupportedError
 from graphc.kernel.canonical import spec_text
-from graphc.kernel.recurrent import RecurrentSpec
+from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
 from graphc.kernel.spec import ChainBands, ConvChain, ConvSpec, KernelSpec, MatmulSpec, NestSpec, PackSpec, WeightGradientSpec
 from graphc.schedule.plan import Plan
 from graphc.target import Target
@@ -18,6 +18,7 @@ from graphc_cpu.kernels.matmul import emit_matmul
 from graphc_cpu.kernels.nest import emit_nest
 from graphc_cpu.kernels.pack_at_run_time import pack_nests
 from graphc_cpu.kernels.recurrent import emit_recurrent
+from graphc_cpu.kernels.recurrent_grad import emit_recurrent_grad
 from graphc_cpu.kernels.weight_gradient import emit_weight_gradient
 from graphc_cpu.kernels.winograd import emit_winograd
 
@@ -44,6 +45,8 @@ def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:
         return emit_nest(spec, target, name)
     if isinstance(spec, RecurrentSpec):
         return emit_recurrent(spec, target, name)
+    if isinstance(spec, RecurrentGradSpec):
+        return emit_recurrent_grad(spec, target, name)
     if isinstance(spec, PackSpec):
         return emit_nest(pack_nests(spec, target), target, name)
     if isinstance(spec, WeightGradientSpec):

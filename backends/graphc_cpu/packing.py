@@ -7,7 +7,7 @@ import numpy as np
 from graphc.errors import UnsupportedError
 from graphc.ir.graph import Array
 from graphc.kernel.canonical import spec_text
-from graphc.kernel.recurrent import RecurrentSpec
+from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
 from graphc.kernel.spec import ChainBands, ConvSpec, MatmulSpec, WinogradConv, WinogradProduct
 from graphc.schedule.plan import Plan, Weight
 from graphc.target import Target
@@ -16,7 +16,7 @@ from graphc_cpu.fingerprint import fingerprint
 from graphc_cpu.kernels.chain import pack_chain_weight
 from graphc_cpu.kernels.matmul import pack_matmul_weight
 from graphc_cpu.kernels.pack import pack_conv_weight
-from graphc_cpu.kernels.recurrent_pack import pack_recurrent_weight
+from graphc_cpu.kernels.recurrent_pack import pack_for_gradient, pack_recurrent_weight
 from graphc_cpu.kernels.winograd_pack import pack_winograd_weight
 
 
@@ -38,6 +38,8 @@ def packed(weight: Weight, target: Target) -> Array:
         return pack_matmul_weight(weight.spec, target, _rows(weight.spec, weight.data))
     if isinstance(weight.spec, RecurrentSpec):
         return pack_recurrent_weight(weight.spec, weight.data)
+    if isinstance(weight.spec, RecurrentGradSpec):
+        return pack_for_gradient(weight.spec, weight.data)
     if isinstance(weight.spec, (WinogradConv, WinogradProduct)):
         return pack_winograd_weight(weight.spec, weight.data)
     raise UnsupportedError(f"weights of a {weight.spec.family} kernel cannot be packed", where=weight.name)

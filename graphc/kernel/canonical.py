@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from graphc.kernel.expr import Expr, index, rebuild, substitute, to_text, walk
 from graphc.kernel.index import Simplifier
+from graphc.kernel.recurrent import Cell, RecurrentGradSpec, RecurrentSpec
 from graphc.kernel.spec import (
     ChainBands,
     ConvChain,
@@ -22,7 +23,6 @@ from graphc.kernel.spec import (
     NestSpec,
     Operand,
     PackSpec,
-    RecurrentSpec,
     StoreAt,
     WeightGradientSpec,
     WinogradConv,
@@ -113,7 +113,7 @@ def spec_text(spec: KernelSpec) -> str:
             lines.append(_epilogue_text(spec.epilogue))
         case WeightGradientSpec():
             lines.append(f"kernel {spec.kernel} stride {spec.stride} dilation {spec.dilation} pad {spec.pad} groups {spec.groups}")
-        case RecurrentSpec():
+        case RecurrentSpec() | RecurrentGradSpec():
             lines.append(_recurrent_text(spec))
         case PackSpec():
             lines.append(f"for {_list(spec.index)}: {to_text(spec.value)} lanes {spec.lanes} of")
@@ -137,12 +137,18 @@ def spec_text(spec: KernelSpec) -> str:
     return "\n".join(lines)
 
 
-def _recurrent_text(spec: RecurrentSpec) -> str:
+def _recurrent_text(spec: RecurrentSpec | RecurrentGradSpec) -> str:
     cell = spec.cell
-    parts = {"gated": cell.gated, "c": cell.c, "h": cell.h}
+    parts: dict[str, Expr | None] = {"gated": cell.gated}
+    if isinstance(cell, Cell):
+        parts |= {"c": cell.c, "h": cell.h}
+    else:
+        parts |= {"direct": cell.direct, "dc": cell.dc}
+        for name, values in (("dx", cell.dx), ("ds", cell.ds), ("holes", cell.holes)):
+            parts |= {f"{name}{i}": value for i, value in enumerate(values)}
     return "\n".join([
         f"{spec.steps} steps of {spec.batch} rows, {spec.hidden} units, reverse {spec.reverse} batch_first {spec.batch_first}",
-        f"inputs {spec.inputs} outputs {spec.outputs} {spec.tile}", f"gates {cell.gates} {cell.phases}",
+        f"inputs {spec.inputs} outputs {spec.outputs} {spec.tile}", f"{type(cell).__name__} {cell.gates} {cell.phases}",
         *(f"{name} = {to_text(value)}" for name, value in parts.items() if value is not None),
     ])  # fmt: skip
 

@@ -63,24 +63,34 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class RecurrentSpec:
-    """T steps of a cell for B rows and H units in D directions.
+class GradCell:
+    """The backward step of a unit, over the args of its `Cell` and `dh`, `dc`, the gradients of the states after the step, and `dgated`.
 
-    Operands, in order: `x` (T, B, D*G*H), or (B, T, D*G*H) where `batch_first`, the gates of each direction one after the other;
-    `weights` (D, G*H, H), packed; those of `inputs`: `bias` (D, H), `peepholes` (D, 3*H: pi, po, pf), `lengths` (B) i32, `h0` and `c0`
-    (D, B, H); those of `outputs`: `y` (T, D, B, H), `y_h` and `y_c` (D, B, H), `cells` (T, D, B, H), the state c after each step,
-    `sums` (T, D, B, G*H), the recurrent products; then memory that all threads share, and memory of each thread. batch_first:
-    h0, c0, y_h, y_c are (B, D, H), y is (B, T, D, H); cells and sums are as ever.
-    One more argument follows the operands: how threads wait for each other (`graphc.schedule.plan.Ref`, space "pool").
-
-    A row takes part in steps 0 .. its length-1 (all of them without `lengths`); in the others its states stay and its y is 0.
+    `dx`, `ds`: gradients of each gate's parts of the input product and the recurrent product; `direct`: of h before the step, but for
+    what comes through the products, None for 0; `dc`: of c before it; `holes`: of pi, po, pf; `gated` as in the cell. Each phase makes
+    the gradients of its gates, and then the product of these with their weights: the gradient of what they were made from, which is the
+    gated rows (then `dgated` for the phases that follow) or h.
     """
 
-    cell: Cell
+    gates: int
+    phases: tuple[Phase, ...]
+    dx: tuple[Expr, ...]
+    ds: tuple[Expr, ...]
+    direct: Expr | None
+    dc: Expr | None
+    holes: tuple[Expr, ...] = ()
+    gated: Expr | None = None
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What the kernels of a layer, forward and backward, have in common."""
+
     dtype: DType
     steps: int
     batch: int
     hidden: int
+    gates: int
     reverse: tuple[bool, ...]
     batch_first: bool
     inputs: tuple[str, ...]
@@ -107,19 +117,68 @@ class RecurrentSpec:
 
     @property
     def pitch(self) -> int:
-        """Elements from one row of a state to the next: an odd number of cache lines, so that rows fall into different sets of a cache."""
-        line = _LINE // self.dtype.itemsize
-        return (-(-self.unit_groups * self.tile.units * self.tile.lanes // line) | 1) * line
+        """Elements from one row of a state to the next."""
+        return self.odd_lines(self.unit_groups * self.tile.units * self.tile.lanes)
 
     @property
     def rows(self) -> int:
         """Of a state: of all directions."""
         return self.directions * self.batch
 
+    def odd_lines(self, elements: int) -> int:
+        """At least so many elements: an odd number of cache lines, so that rows fall into different sets of a cache."""
+        line = _LINE // self.dtype.itemsize
+        return (-(-elements // line) | 1) * line
+
+    def operand(self, name: str) -> Operand:
+        """One of `inputs` or `outputs`, or x or weights."""
+        d, b, h, t, g = self.directions, self.batch, self.hidden, self.steps, self.gates * self.hidden
+        by_time, by_direction = (t, d, b), (d, t, b)
+        x = (b, t, d * g) if self.batch_first else (t, b, d * g)
+        y = (b, t, d, h) if self.batch_first else (*by_time, h)
+        shapes = {
+            "x": x, "dx": x, "weights": (d, g, h), "bias": (d, h), "peepholes": (d, 3 * h), "lengths": (b,), "y": y, "dy": y,
+            "cells": (*by_time, h), "sums": (*by_time, g), "ds": (*by_direction, g), "before": (*by_direction, h),
+            "gated": (*by_direction, h), "holes": (*by_direction, 3 * h),
+        }  # fmt: skip
+        return Operand(i32 if name == "lengths" else self.dtype, shapes.get(name, (b, d, h) if self.batch_first else (d, b, h)))
+
+    @property
+    def memory(self) -> Operand:
+        """That all threads share."""
+        raise NotImplementedError
+
+    @property
+    def scratch(self) -> Operand:
+        """Of each thread."""
+        raise NotImplementedError
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        named = (self.operand(name) for name in ("x", "weights", *self.inputs, *self.outputs))
+        return (*named, self.memory, self.scratch)
+
+
+@dataclass(frozen=True)
+class RecurrentSpec(LayerSpec):
+    """T steps of a cell for B rows and H units in D directions.
+
+    Operands, in order: `x` (T, B, D*G*H), or (B, T, D*G*H) where `batch_first`, the gates of each direction one after the other;
+    `weights` (D, G*H, H), packed; those of `inputs`: `bias` (D, H), `peepholes` (D, 3*H: pi, po, pf), `lengths` (B) i32, `h0` and `c0`
+    (D, B, H); those of `outputs`: `y` (T, D, B, H), `y_h` and `y_c` (D, B, H), `cells` (T, D, B, H), the state c after each step,
+    `sums` (T, D, B, G*H), the recurrent products; then memory that all threads share, and memory of each thread. batch_first:
+    h0, c0, y_h, y_c are (B, D, H), y is (B, T, D, H); cells and sums are as ever.
+    One more argument follows the operands: how threads wait for each other (`graphc.schedule.plan.Ref`, space "pool").
+
+    A row takes part in steps 0 .. its length-1 (all of them without `lengths`); in the others its states stay and its y is 0.
+    """
+
+    cell: Cell = field(kw_only=True)
+
     @property
     def item_vectors(self) -> int:
         """Of the sums of one row of an item."""
-        return self.tile.units * self.cell.gates
+        return self.tile.units * self.gates
 
     @property
     def shares_sums(self) -> bool:
@@ -143,46 +202,61 @@ class RecurrentSpec:
 
     @property
     def scratch(self) -> Operand:
-        """Of each thread: the sums of one item."""
+        """The sums of one item."""
         return Operand(self.dtype, (0 if self.shares_sums else self.tile.group * self.item_vectors * self.tile.lanes,))
 
     @property
     def memory(self) -> Operand:
         return Operand(self.dtype, (self.shared[3],))
 
+
+@dataclass(frozen=True)
+class RecurrentGradSpec(LayerSpec):
+    """The steps of a layer backward through time.
+
+    Operands: `x` and `weights` (packed for this kernel), those of `inputs`: the optional inputs of the layer, its results `y`, `cells`,
+    `sums`, and the gradients `dy`, `dy_h`, `dy_c`; those of `outputs`: `dx`, `ds` (D, T, B, G*H), `before` (D, T, B, H), the states h
+    before the steps, `dh0`, `dc0`, `gated`, `holes` (D, T, B, 3*H); then memory as in RecurrentSpec. Where a row takes no part in a step,
+    its dx, ds and holes are 0, and the gradients of its states stay.
+    """
+
+    cell: GradCell = field(kw_only=True)
+
     @property
-    def operands(self) -> tuple[Operand, ...]:
-        gates = self.cell.gates * self.hidden
-        first = (self.batch, self.steps) if self.batch_first else (self.steps, self.batch)
-        x = Operand(self.dtype, (*first, self.directions * gates))
-        weights = Operand(self.dtype, (self.directions, gates, self.hidden))
-        named = (self.operand(name) for name in (*self.inputs, *self.outputs))
-        return (x, weights, *named, self.memory, self.scratch)
+    def packed_elements(self) -> int:
+        """Of the weights: [direction][unit group][phase][vectors of a tile][k over the phase's gates][vector][lane]."""
+        return self.directions * self.unit_groups * self.tile.units * self.tile.lanes * self.gates * self.hidden
 
-    def operand(self, name: str) -> Operand:
-        """One of `inputs` or `outputs`."""
-        d, b, h, t = self.directions, self.batch, self.hidden, self.steps
-        if name == "lengths":
-            return Operand(i32, (b,))
-        every = (t, d, b)
-        shapes = {
-            "bias": (d, h), "peepholes": (d, 3 * h), "y": (b, t, d, h) if self.batch_first else (*every, h), "cells": (*every, h),
-            "sums": (*every, self.cell.gates * h),
-        }  # fmt: skip
-        return Operand(self.dtype, shapes.get(name, (b, d, h) if self.batch_first else (d, b, h)))
+    @property
+    def gates_pitch(self) -> int:
+        """Elements from one row of the gradients of sums to the next."""
+        return self.odd_lines(self.gates * self.hidden)
 
-    def slot(self, name: str) -> int:
-        """The number of a named operand."""
-        return 2 + (*self.inputs, *self.outputs).index(name)
+    @property
+    def shared(self) -> tuple[int, int, int, int]:
+        """Where in the shared memory dc, dgated and the gradients of sums (twice) begin, and its end. dh comes first."""
+        state = self.rows * self.pitch
+        dgated = state + (state if self.cell.dc is not None else 0)
+        sums = dgated + (state if self.cell.gated is not None else 0)
+        return state, dgated, sums, sums + 2 * self.rows * self.gates_pitch
+
+    @property
+    def scratch(self) -> Operand:
+        return Operand(self.dtype, (0,))
+
+    @property
+    def memory(self) -> Operand:
+        return Operand(self.dtype, (self.shared[3],))
 
 
-def choose_tile(cell: Cell, hidden: int, batch: int, directions: int, dtype: DType, target: Target) -> Tile:
-    """The tile of least predicted time. It decides no bit of a result: each sum goes over the units of the state in order."""
+def choose_tile(phases: tuple[int, ...], depth: int, hidden: int, batch: int, directions: int, dtype: DType, target: Target) -> Tile:
+    """The tile of least predicted time, for products of `phases` vectors for each vector of units, each a sum of `depth` elements. It
+    decides no bit of a result: every sum is made in order."""
     lanes = target.lanes(dtype)
     blocks = max(-(-hidden // lanes), 1)
     group = _group(batch, directions, blocks, target)
-    tiles = _tiles(cell, blocks, lanes, group, target)
-    return min(tiles, key=lambda tile: _cost(tile, cell, hidden, blocks, batch, directions, dtype, target))
+    tiles = _tiles(phases, blocks, lanes, group, target)
+    return min(tiles, key=lambda tile: _cost(tile, sum(phases), depth, blocks, batch, directions, dtype, target))
 
 
 def _group(batch: int, directions: int, blocks: int, target: Target) -> int:
@@ -193,12 +267,12 @@ def _group(batch: int, directions: int, blocks: int, target: Target) -> int:
     return max(ceil(batch / max(groups, 1)), 1)
 
 
-def _tiles(cell: Cell, blocks: int, lanes: int, group: int, target: Target) -> Iterator[Tile]:
+def _tiles(phases: tuple[int, ...], blocks: int, lanes: int, group: int, target: Target) -> Iterator[Tile]:
     units = 1
     while units < 2 * blocks and units <= 16:
         for vectors in range(1, 25):
             most = _most_rows(vectors, target)
-            if most and all(units * phase.gates % vectors == 0 and units * phase.gates <= 4 * vectors for phase in cell.phases):
+            if most and all(units * gates % vectors == 0 and units * gates <= 4 * vectors for gates in phases):
                 yield Tile(lanes, units, vectors, ceil(group / ceil(group / most)), group)
         units *= 2
 
@@ -211,7 +285,7 @@ def _most_rows(vectors: int, target: Target) -> int:
 
 
 def _cost(
-    tile: Tile, cell: Cell, hidden: int, blocks: int, batch: int, directions: int, dtype: DType, target: Target
+    tile: Tile, gates: int, depth: int, blocks: int, batch: int, directions: int, dtype: DType, target: Target
 ) -> float:  # fmt: skip
     """Relative time of a step on the busiest core, in cycles per unit of the state: the multiply-adds, loads or latency of the tiles, or
     reading the weights from L2, which only the first tile of rows does where a panel stays in L1."""
@@ -219,9 +293,9 @@ def _cost(
     tiles = ceil(tile.group / tile.rows)
     step = max(tile.rows * tile.vectors, tile.rows + tile.vectors, _LATENCY) / 2 + 0.03 * tile.rows
     far = max(step, tile.vectors * target.vector_bytes / _L2_RATE)
-    stays = hidden * tile.vectors * tile.lanes * dtype.itemsize <= _L1_SHARE * target.l1
+    stays = depth * tile.vectors * tile.lanes * dtype.itemsize <= _L1_SHARE * target.l1
     panel = far + (tiles - 1) * (step if stays else far)
-    item = tile.units * cell.gates / tile.vectors * (panel + 0.02 * tile.vectors * tiles) + 0.01
-    weights = directions * cell.gates * hidden * blocks * tile.lanes * dtype.itemsize / target.cores
+    item = tile.units * gates / tile.vectors * (panel + 0.02 * tile.vectors * tiles) + 0.01
+    weights = directions * gates * depth * blocks * tile.lanes * dtype.itemsize / target.cores
     fine = 0.001 if weights > _L2_SHARE * target.l2 else -0.001  # small items: more of them are still in L2 when the order turns
     return ceil(items / target.cores) * item + fine * (tile.vectors + tile.units)

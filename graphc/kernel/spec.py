@@ -14,7 +14,7 @@ from typing import Union
 
 from graphc.kernel.expr import Expr
 from graphc.kernel.operand import Operand as Operand
-from graphc.kernel.recurrent import RecurrentSpec as RecurrentSpec
+from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
 from graphc.types.dtype import DType
 
 
@@ -421,5 +421,5 @@ class WinogradGradient:
 
 WinogradSpec = Union[WinogradConv, WinogradInput, WinogradProduct, WinogradOutput, WinogradGradient]
 KernelSpec = Union[
-    NestSpec, ConvSpec, MatmulSpec, PackSpec, WeightGradientSpec, RecurrentSpec, WinogradSpec, ConvChain, ChainBands
+    NestSpec, ConvSpec, MatmulSpec, PackSpec, WeightGradientSpec, RecurrentSpec, RecurrentGradSpec, WinogradSpec, ConvChain, ChainBands
 ]  # fmt: skip

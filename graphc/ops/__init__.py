@@ -17,6 +17,7 @@ from graphc.ops import (
     pool_spread,
     random,
     recurrent,
+    recurrent_grad,
     reduce,
     resize,
     scatter,
@@ -25,5 +26,6 @@ from graphc.ops import (
 
 __all__ = [
     "activations", "conv", "conv_weight", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm", "norm_training",
-    "pointwise", "pool", "pool_spread", "random", "recurrent", "reduce", "resize", "scatter", "sort",
+    "pointwise", "pool", "pool_spread", "random", "recurrent", "recurrent_grad", "reduce", "resize", "scatter",
+    "sort",
 ]  # fmt: skip

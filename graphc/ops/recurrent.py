@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,13 +13,17 @@ from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError
 from graphc.ir.op import Array, Cost, Op, need_float, register
 from graphc.kernel.evaluate import evaluate
 from graphc.kernel.expr import arg
-from graphc.kernel.recurrent import Cell
+from graphc.kernel.recurrent import Cell, GradCell
 from graphc.ops.movement import surely_differ
 from graphc.ops.precision import accurate
-from graphc.ops.recurrent_cell import ACTIVATIONS, GATES, activate, defaults, make_cell, parameters
+from graphc.ops.recurrent_cell import ACTIVATIONS, GATES, activate, defaults, grad_cell, make_cell, parameters
 from graphc.types.dtype import DType, dtype, i32
 from graphc.types.shape import Shape
 from graphc.types.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+    from graphc.ir.graph import Node, Value
 
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 OPTIONAL = ("bias", "peepholes", "lengths", "h0", "c0")
@@ -106,6 +110,10 @@ class Recurrent(Op):
     def reverse(self) -> tuple[bool, ...]:
         """Of each direction, whether it runs from the last step to the first."""
         return DIRECTIONS[self.direction]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return ("x", "weights", *self.given)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -208,6 +216,16 @@ class Recurrent(Op):
             self.cell, functions, element, clip=self.clip, peepholes="peepholes" in self.given, bias="bias" in self.given,
             linear_before_reset=self.linear_before_reset, input_forget=self.input_forget,
         )  # fmt: skip
+
+    def grad_cell(self, element: DType) -> GradCell:
+        """What the backward kernel computes for one unit in one step."""
+        return grad_cell(self.scalar_cell(element), element, "peepholes" in self.given)
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """One backward node, see `graphc.ops.recurrent_grad`."""
+        from graphc.ops.recurrent_grad import recurrent_gradient  # late: its op is a kind of this one
+
+        return recurrent_gradient(builder, node, grads)
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Two operations per recurrent weight, step and row; ten per gate."""

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 
 from graphc.errors import AttributeValueError
-from graphc.kernel.expr import Expr, arg, maximum, minimum
-from graphc.kernel.recurrent import Cell, Phase
+from graphc.kernel.derivative import derivative
+from graphc.kernel.expr import Expr, arg, const, maximum, minimum, substitute
+from graphc.kernel.recurrent import Cell, GradCell, Phase
 from graphc.ops.activations import tanh
 from graphc.ops.pointwise import rows
 from graphc.types.dtype import DType
@@ -107,3 +108,48 @@ def _gru(f: Activate, g: Activate, dtype: DType, bias: bool, linear_before_reset
 
 
 
+
+
+# backward -----------------------------------------------------------------------------------------------------------------------------
+
+
+def grad_cell(cell: Cell, dtype: DType, peepholes: bool) -> GradCell:
+    """The backward step of a cell, from the derivatives of its expressions."""
+    slope = _Slope(cell, dtype)
+    names = [[f"{part}{gate}" for gate in range(cell.gates)] for part in "xs"]
+    dx, ds = (tuple(slope.by(name) or _zero(dtype) for name in column) for column in names)
+    dc = slope.by("c") if cell.c is not None else None
+    holes = tuple(slope.by(name) or _zero(dtype) for name in ("pi", "po", "pf")) if peepholes else ()
+    phases = tuple(reversed(cell.phases))
+    return GradCell(cell.gates, phases, dx, ds, slope.by("h"), dc if cell.c is None else dc or _zero(dtype), holes, cell.gated)
+
+
+class _Slope:
+    """Derivatives of dh * h + dc * c + dgated * gated by the args of a cell. h is seen as a function of c, so that what reaches c is
+    summed once."""
+
+    def __init__(self, cell: Cell, dtype: DType) -> None:
+        self._cell, self._dtype = cell, dtype
+        self._dh, self._state = arg("dh", dtype), arg("state", dtype)
+        self._h = cell.h if cell.c is None else substitute(cell.h, {cell.c: self._state})
+
+    def by(self, name: str) -> Expr | None:
+        """None where it is 0 everywhere."""
+        cell, leaf = self._cell, arg(name, self._dtype)
+        parts = [(self._dh, derivative(self._h, leaf))]
+        if cell.c is not None:
+            reach = arg("dc", self._dtype) + self._dh * derivative(self._h, self._state)
+            parts.append((reach, derivative(cell.c, leaf)))
+        if cell.gated is not None and name not in ("x2", "s2"):
+            parts.append((arg("dgated", self._dtype), derivative(cell.gated, leaf)))
+        terms = [factor * slope for factor, slope in parts if not (slope.is_const and slope.attr == 0)]
+        if not terms:
+            return None
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total if cell.c is None else substitute(total, {self._state: cell.c})
+
+
+def _zero(dtype: DType) -> Expr:
+    return const(0.0, dtype)

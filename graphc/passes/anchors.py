@@ -28,4 +28,4 @@ def _depth(node: Node) -> int:
 
 def is_dense(node: Node) -> bool:
     """Its kernel stores its result without a halo, and as a whole."""
-    return anchor_family(node) in ("conv-weight", "contract")
+    return anchor_family(node) in ("conv-weight", "contract", "recurrent")

@@ -14,7 +14,7 @@ from graphc.ir.op import Cost
 from graphc.kernel.choose import ALGORITHMS
 from graphc.kernel.choose_chain import banded
 from graphc.kernel.chooser import Chooser, Predicted
-from graphc.kernel.recurrent import RecurrentSpec
+from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
 from graphc.kernel.spec import (
     ChainBands,
     ConvChain,
@@ -175,7 +175,7 @@ class _Planner:
             return self._gradient_calls(lowered, spec, kernel)
         if isinstance(spec, ConvChain):
             return [self._chain_call(spec, lowered, kernel)]
-        if isinstance(spec, RecurrentSpec):
+        if isinstance(spec, (RecurrentSpec, RecurrentGradSpec)):
             return [self._recurrent(spec, lowered, kernel)]
         if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
             return [_Call(spec, self._arguments(lowered, kernel, spec), kernel)]
@@ -209,7 +209,7 @@ class _Planner:
         arguments = [*self._arguments(lowered, kernel, made), Ref("scratch", 0)]
         return _Call(made, arguments, kernel, part=f"+{kernel.chain[1].anchor.name}")
 
-    def _recurrent(self, spec: RecurrentSpec, lowered: Lowered, kernel: Kernel) -> _Call:
+    def _recurrent(self, spec: RecurrentSpec | RecurrentGradSpec, lowered: Lowered, kernel: Kernel) -> _Call:
         self.plan.scratch_bytes = max(self.plan.scratch_bytes, spec.scratch.nbytes)
         memory = Temporary(spec.memory.nbytes)
         return _Call(spec, [*self._operands(lowered, spec), *kernel.outputs, memory, Ref("scratch", 0), Ref("pool", 0)], kernel)
@@ -225,7 +225,7 @@ class _Planner:
                 arguments.append(Ref("weight", self._weight(value, _packed_for(spec, slot) if slot in lowered.packed else None)))
             elif slot in lowered.packed and isinstance(spec, (ConvSpec, WinogradConv, WinogradProduct)):
                 arguments.append(self._pack(spec, value))
-            elif slot in lowered.packed and isinstance(spec, RecurrentSpec):
+            elif slot in lowered.packed and isinstance(spec, (RecurrentSpec, RecurrentGradSpec)):
                 arguments.append(self._pack_recurrent(spec, value))
             else:
                 arguments.append(value)
@@ -250,7 +250,7 @@ class _Planner:
             self._pending.append(_Call(made.spec, arguments, self._makers.get(weight), part=":pack"))
         return self._packed[key]
 
-    def _pack_recurrent(self, spec: RecurrentSpec, weights: Value) -> Temporary:
+    def _pack_recurrent(self, spec: RecurrentSpec | RecurrentGradSpec, weights: Value) -> Temporary:
         packing = pack_spec(spec)
         key = (weights, packing)
         if key not in self._packed:

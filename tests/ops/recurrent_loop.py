@@ -93,3 +93,43 @@ def _step(
     keep = 1 - enter if input_forget else functions[0](f + pf * c)
     c = keep * c + enter * functions[1](g)
     return functions[0](o + po * c) * functions[2](c), c, sums
+
+
+def torch_layer(
+    torch: Any, kind: str, order: Sequence[bool], x: Any, weights: Any, h0: Any, c0: Any
+) -> dict[str, Any]:  # fmt: skip
+    """The same in PyTorch, all rows at once and of full length, with the usual activations: results, and per direction and step the
+    recurrent products `ds` (whose gradients are kept), the states `before` and the `gated` ones."""
+    steps, rows, _ = x.shape
+    d, gates, hidden = weights.shape
+    made: dict[str, Any] = {"ds": [], "before": [], "gated": []}
+    y, last = [[None] * d for _ in range(steps)], {"y_h": [], "y_c": []}
+    for k, backwards in enumerate(order):
+        h, c, kept = h0[k], c0[k], {key: [None] * steps for key in ("ds", "before", "gated")}
+        for t in reversed(range(steps)) if backwards else range(steps):
+            parts = x.reshape(steps, rows, d, gates)[t, :, k].split(hidden, 1)
+            s, gated = h @ weights[k].T, h
+            if kind == "gru":
+                s = torch.cat([s[:, : 2 * hidden], torch.zeros(rows, hidden, dtype=x.dtype)], 1)  # the last product comes behind
+            s.retain_grad()
+            if kind == "gru":
+                gated = torch.sigmoid(parts[1] + s[:, hidden : 2 * hidden]) * h
+                inner = gated @ weights[k, 2 * hidden :].T + s[:, 2 * hidden :]
+            kept["ds"][t], kept["before"][t], kept["gated"][t] = s, h, gated
+            sums = s.split(hidden, 1)
+            if kind == "rnn":
+                h = torch.tanh(parts[0] + sums[0])
+            elif kind == "gru":
+                z, n = torch.sigmoid(parts[0] + sums[0]), torch.tanh(parts[2] + inner)
+                h = (1 - z) * n + z * h
+            else:
+                i, o, f = (torch.sigmoid(parts[g] + sums[g]) for g in range(3))
+                c = f * c + i * torch.tanh(parts[3] + sums[3])
+                h = o * torch.tanh(c)
+            y[t][k] = h
+        last["y_h"].append(h)
+        last["y_c"].append(c)
+        for key, values in kept.items():
+            made[key].append(values)
+    made["y"] = torch.stack([torch.stack(step) for step in y])
+    return made | {key: torch.stack(values) for key, values in last.items()}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from graphc.ops.recurrent import Recurrent
 from graphc.ops.recurrent_cell import GATES
+from graphc.ops.recurrent_grad import RecurrentGrad
 from graphc.types.dtype import DType, f16, f32, f64
-from ops.recurrent_loop import layer
+from ops.recurrent_loop import layer, torch_layer
 from ops.sample import Array, Data, Sample
 
 _TOLERANCE: dict[DType, tuple[float, float]] = {f32: (2e-5, 4e-6), f64: (1e-12, 1e-12), f16: (2e-3, 2e-3)}
@@ -40,6 +42,34 @@ def _sample(
 
     rtol, atol = _TOLERANCE[dtype]
     return Sample(label, op, (x, weights, *others), oracle, symbols, rtol=rtol, atol=atol, differentiable=False)
+
+
+def _grad_sample(cell: str, direction: str, given: tuple[str, ...] = ()) -> Sample:
+    """RecurrentGrad at the results of a layer, in float64, against PyTorch's derivatives of a plain loop."""
+    t, b, h, rng, names = 4, 3, 5, np.random.default_rng(3), Recurrent(cell, direction, given).output_names
+    layer_op, back = Recurrent(cell, direction, given), RecurrentGrad(cell, direction, given)
+    d, gates = len(back.reverse), GATES[cell]
+    x, weights = rng.uniform(-1, 1, (t, b, d * gates * h)), rng.uniform(-0.6, 0.6, (d, gates * h, h))
+    some = [rng.uniform(-1, 1, (d, b, h)) for _ in given]
+    results = dict(zip(names, layer_op.evaluate(x, weights, *some), strict=True))
+    seeds = [rng.standard_normal(results[name].shape) for name in ("y", "y_h", "y_c") if name in results]
+    saved = [results[name] for name in ("y", "cells", "sums") if name in results]
+
+    def oracle(*arrays: Array) -> tuple[Array, ...]:
+        torch = pytest.importorskip("torch")
+        leaves = [torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays[: 2 + len(given)]]
+        named = dict(zip(given, leaves[2:], strict=True))
+        states = [named.get(key, torch.zeros(d, b, h, dtype=torch.float64, requires_grad=True)) for key in ("h0", "c0")]
+        made = torch_layer(torch, cell, back.reverse, *leaves[:2], *states)
+        sum((made[key] * torch.tensor(seed)).sum() for key, seed in zip(("y", "y_h", "y_c"), seeds, strict=False)).backward()
+        grads = {"dx": leaves[0].grad, "dh0": states[0].grad, "dc0": states[1].grad}
+        for key in ("ds", "before", "gated"):
+            steps = [[v.grad if key == "ds" else v for v in row] for row in made[key]]
+            grads[key] = torch.stack([torch.stack(row) for row in steps]) if key in back.output_names else None
+        return tuple(grads[name].detach().numpy() for name in back.output_names)
+
+    label = f"{cell} {direction} {given}"
+    return Sample(label, back, (x, weights, *some, *saved, *seeds), oracle, rtol=1e-11, atol=1e-11, differentiable=False)
 
 
 _ALL = ("peepholes", "lengths", "h0", "c0")
@@ -73,4 +103,7 @@ SAMPLES = [
     _sample("double", "gru", 4, 3, 9, f64, direction="reverse", given=("h0",)),
     _sample("double", "rnn", 4, 3, 9, f64),
     _sample("half", "lstm", 4, 3, 9, f16, given=("h0", "c0")),
+    *(_grad_sample(cell, direction) for cell in ("rnn", "lstm", "gru") for direction in ("forward", "bidirectional")),
+    _grad_sample("lstm", "reverse", ("h0", "c0")),
+    _grad_sample("gru", "reverse", ("h0",)),
 ]  # fmt: skip
