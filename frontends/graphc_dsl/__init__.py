@@ -130,6 +130,7 @@ from graphc_dsl.pool import (
     max_pool2d,
     max_pool3d,
 )
+from graphc_dsl.recurrent import gru, lstm, rnn
 from graphc_dsl.reduction import all, any, argmax, argmin, cumsum, log_sum_exp, max, mean, min, norm_l1, norm_l2, prod, sum, topk
 from graphc_dsl.script import load_script
 from graphc_dsl.summary import demo
@@ -147,13 +148,13 @@ __all__ = [
     "conv_transpose2d", "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumsum", "demo", "dense", "depth_to_space",
     "depthwise_conv2d", "dropout", "einsum", "elu", "embedding", "erf", "exp", "expand", "expm1", "f16", "f32", "f64", "flatten",
     "flip", "floor", "gather", "gather_elements", "gaussian", "gelu", "global_avg_pool", "global_lp_pool", "global_max_pool",
-    "group_norm", "hard_sigmoid", "hard_swish", "hard_tanh", "huber_loss", "i16", "i32", "i64", "i8", "init", "instance_norm", "isinf",
-    "isnan", "l1_loss", "layer_norm", "leaky_relu", "linear", "load_script", "local_response_norm", "log", "log1p", "log_sigmoid",
-    "log_softmax", "log_sum_exp", "lp_pool1d", "lp_pool2d", "lp_pool3d", "lrn", "matmul", "max", "max_pool1d", "max_pool2d",
-    "max_pool3d", "maximum", "mean", "min", "minimum", "mish", "Model", "model", "mse_loss", "nll_loss", "norm_l1", "norm_l2",
-    "one_hot", "ones", "pad", "parameter", "pixel_shuffle", "pow", "prelu", "prod", "reciprocal", "relu", "relu6", "reshape", "resize",
-    "rms_norm", "round", "scope", "selu", "shrink", "sigmoid", "sign", "silu", "sin", "sinh", "smooth_l1_loss", "softmax", "softplus",
-    "softsign",
-    "space_to_depth", "split", "sqrt", "squeeze", "stack", "step", "sum", "swish", "tan", "tanh", "Tensor", "thresholded_relu", "tile",
-    "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64", "u8", "unsqueeze", "upsample", "where", "zeros",
+    "group_norm", "gru", "hard_sigmoid", "hard_swish", "hard_tanh", "huber_loss", "i16", "i32", "i64", "i8", "init", "instance_norm",
+    "isinf", "isnan", "l1_loss", "layer_norm", "leaky_relu", "linear", "load_script", "local_response_norm", "log", "log1p",
+    "log_sigmoid", "log_softmax", "log_sum_exp", "lp_pool1d", "lp_pool2d", "lp_pool3d", "lrn", "lstm", "matmul", "max", "max_pool1d",
+    "max_pool2d", "max_pool3d", "maximum", "mean", "min", "minimum", "mish", "Model", "model", "mse_loss", "nll_loss", "norm_l1",
+    "norm_l2", "one_hot", "ones", "pad", "parameter", "pixel_shuffle", "pow", "prelu", "prod", "reciprocal", "relu", "relu6", "reshape",
+    "resize", "rms_norm", "rnn", "round", "scope", "selu", "shrink", "sigmoid", "sign", "silu", "sin", "sinh", "smooth_l1_loss", "softmax",
+    "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack", "step", "sum", "swish", "tan", "tanh", "Tensor",
+    "thresholded_relu", "tile", "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64", "u8", "unsqueeze", "upsample",
+    "where", "zeros",
 ]  # fmt: skip

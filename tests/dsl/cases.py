@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphc
@@ -115,6 +116,53 @@ MATRIX = [
     Case("matmul", SEQUENCE, lambda x: x @ x.transpose(0, 2, 1), lambda x, p: x @ x.transpose(1, 2)),
     Case("matmul of a vector", ROWS, lambda x: x @ x[0], lambda x, p: x @ x[0]),
     Case("einsum", SEQUENCE, lambda x: graphc.einsum("nct,mct->nm", x, x), lambda x, p: torch.einsum("nct,mct->nm", x, x)),
+]  # fmt: skip
+
+_TO_TORCH = {"rnn": (0,), "lstm": (0, 2, 3, 1), "gru": (1, 0, 2)}  # our gates in PyTorch's order
+
+
+def _recurrent(kind: str, x: torch.Tensor, p: Params, layers: int = 1, bidirectional: bool = False, lengths: Any = None) -> Any:
+    """PyTorch's module with our parameters: y, h (and c) as one flat vector."""
+    units, d = p["l.0.recurrent_weight"].shape[2], 2 if bidirectional else 1
+    module = getattr(torch.nn, kind.upper())(x.shape[2], units, layers, bidirectional=bidirectional, batch_first=True, dtype=torch.float64)
+
+    def ordered(rows: torch.Tensor) -> torch.Tensor:
+        return torch.cat([rows.split(units)[gate] for gate in _TO_TORCH[kind]])
+
+    for layer in range(layers):
+        for k in range(d):
+            end = f"l{layer}" + ("_reverse" if k else "")
+            inside = torch.zeros_like(p[f"l.{layer}.bias"][k])
+            if kind == "gru":
+                inside[2 * units :] = p[f"l.{layer}.recurrent_bias"][k]
+            new = {"weight_ih": p[f"l.{layer}.weight"][k], "weight_hh": p[f"l.{layer}.recurrent_weight"][k], "bias_hh": inside,
+                   "bias_ih": p[f"l.{layer}.bias"][k]}  # fmt: skip
+            for key, value in new.items():
+                getattr(module, f"{key}_{end}").data.copy_(ordered(value))
+    given = x if lengths is None else torch.nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    y, last = module(given)
+    if lengths is not None:
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])
+    states = last if kind == "lstm" else (last,)
+    return torch.cat([part.flatten() for part in (y, *(state.transpose(0, 1) for state in states))]).detach()
+
+
+def _flat(parts: Any) -> Any:
+    return graphc.concat([part.reshape(-1) for part in parts], axis=0)
+
+
+def _lengths() -> Any:
+    return graphc.constant(np.array([2, 4], np.int64))
+
+
+STEPS = (2, 4, 5)
+RECURRENT = [
+    Case("rnn", STEPS, lambda x: _flat(graphc.rnn(x, 3, name="l")), lambda x, p: _recurrent("rnn", x, p)),
+    Case("lstm", STEPS, lambda x: _flat(graphc.lstm(x, 3, name="l")), lambda x, p: _recurrent("lstm", x, p)),
+    Case("gru", STEPS, lambda x: _flat(graphc.gru(x, 3, name="l")), lambda x, p: _recurrent("gru", x, p)),
+    *(Case(f"{kind}, two layers, bidirectional, lengths", STEPS,
+           lambda x, kind=kind: _flat(getattr(graphc, kind)(x, 3, 2, bidirectional=True, dropout=0.5, lengths=_lengths(), name="l")),
+           lambda x, p, kind=kind: _recurrent(kind, x, p, 2, True, torch.tensor([2, 4]))) for kind in ("rnn", "lstm", "gru")),
 ]  # fmt: skip
 
 ACTIVATION = [
@@ -230,4 +278,4 @@ LOSS = [
          lambda x, p: F.binary_cross_entropy_with_logits(x, torch.full_like(x, 0.25))),
 ]  # fmt: skip
 
-CASES = [*CONV, *POOL, *NORM, *MATRIX, *ACTIVATION, *POINTWISE, *MOVEMENT, *REDUCTION, *LOSS]
+CASES = [*CONV, *POOL, *NORM, *MATRIX, *RECURRENT, *ACTIVATION, *POINTWISE, *MOVEMENT, *REDUCTION, *LOSS]

@@ -9,7 +9,7 @@ import pytest
 
 import graphc
 from dsl import cases
-from dsl.cases import CASES, CONV, MATRIX, NORM, POOL, Case, torch
+from dsl.cases import CASES, CONV, MATRIX, NORM, POOL, RECURRENT, Case, torch
 from dsl.tracing import graph_of, model_of
 from graphc.ir.verify import verify
 from graphc.types.dtype import DType
@@ -41,7 +41,7 @@ def test_layer_against_torch(case: Case) -> None:
     np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("case", [*CONV, *POOL, *NORM, *MATRIX[:2]], ids=lambda case: case.title)
+@pytest.mark.parametrize("case", [*CONV, *POOL, *NORM, *MATRIX[:2], *RECURRENT], ids=lambda case: case.title)
 def test_layer_compiled(case: Case) -> None:
     """The same numbers in float32, through passes and machine code."""
     graph = model_of(case.build, graphc.f32[case.shape]).graph(
