@@ -19,7 +19,9 @@ IR_VERSION = 10
 
 Store = Callable[[onnx.TensorProto, Array], None]
 Export = Callable[["Emitter", Node, Any], None]
+Absorb = Callable[[Graph, Node], Sequence[Node]]
 _exports: dict[str, Export] = {}
+_absorbs: dict[str, Absorb] = {}
 
 
 def exports(*names: str) -> Callable[[Export], Export]:
@@ -33,6 +35,21 @@ def exports(*names: str) -> Callable[[Export], Export]:
         return function
 
     return decorate
+
+
+def absorbs(name: str) -> Callable[[Absorb], Absorb]:
+    """Register what of the graph the ONNX node of an op stands for beside the op's own node: `(graph, node)` gives these nodes."""
+
+    def decorate(function: Absorb) -> Absorb:
+        _absorbs[name] = function
+        return function
+
+    return decorate
+
+
+def absorbed(graph: Graph) -> set[Node]:
+    """The nodes that become part of others."""
+    return {inner for node in graph.nodes if node.op.name in _absorbs for inner in _absorbs[node.op.name](graph, node)}
 
 
 def export_of(name: str) -> Export | None:

@@ -22,7 +22,7 @@ from graphc.files import write_atomic
 from graphc.ir.graph import Array, Graph, Kind, Node, Value
 from graphc.ir.patch import topological
 from graphc.types.tensor import TensorType
-from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, export_of
+from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, absorbed, export_of
 from graphc_onnx.tensors import ELEM_TYPES
 
 INLINE_LIMIT = (1 << 31) - (1 << 24)  # a protobuf message holds less than 2 GB
@@ -71,7 +71,10 @@ def build(graph: Graph, store: Store) -> onnx.ModelProto:
     emitter = Emitter(graph, store)
     _name_values(emitter, graph, nodes)
     _write_leaves(emitter, graph, nodes)
+    inside = absorbed(graph)
     for node in nodes:
+        if node in inside:
+            continue
         export = export_of(node.op.name)
         assert export is not None
         emitter.node = node

@@ -192,7 +192,7 @@ def test_op(label: str) -> None:
 
 
 # ops that only lowering and gradients make; their graphs are not exported
-_INTERNAL = {"rank", "find_ranks", "resample"}
+_INTERNAL = {"rank", "find_ranks", "resample", "recurrent"}  # recurrent: tests/recurrent/test_export.py
 
 
 def test_every_op_of_the_models_has_an_exporter_and_a_case() -> None:
@@ -307,8 +307,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
 
 # real models -------------------------------------------------------------------------------------------------------------------
 
-REAL = ["cifar10_smallcnn", "mnist-8", "super_resolution-10", "ultraface_rfb320", "yunet_n_320", "squeezenet1.1_fp32", "squeezenet1.1_fp16"]
-RECURRENT = ["dtln_1", "gtcrn_stream", "nnsplit_byte_bilstm", "silero_vad_16k_noif"]
+REAL = [
+    "cifar10_smallcnn", "mnist-8", "super_resolution-10", "ultraface_rfb320", "yunet_n_320", "squeezenet1.1_fp32", "squeezenet1.1_fp16",
+    "dtln_1", "gtcrn_stream", "nnsplit_byte_bilstm", "silero_vad_16k_noif",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -324,16 +326,6 @@ def test_pretrained(name: str, shared_data: Path) -> None:
     for want, got in zip(run(str(path), feeds), run(proto, feeds), strict=True):
         scale = np.abs(want.astype(np.float64)).max()
         assert np.abs(got.astype(np.float64) - want).max() <= 1e-5 * scale
-
-
-@pytest.mark.parametrize("name", RECURRENT)
-def test_pretrained_recurrent(name: str, shared_data: Path) -> None:
-    """Not supported yet, and said so in one error."""
-    path = shared_data / "onnx-models" / f"{name}.onnx"
-    if not path.exists():
-        pytest.skip(f"needs {path}")
-    with pytest.raises(UnsupportedError, match=r"(LSTM|GRU) \(\d+\)"):
-        load(path)
 
 
 def test_dtypes_round_trip() -> None:
