@@ -8,6 +8,7 @@ weights stay in its own cache, and waits for the others once per phase of a step
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil
@@ -21,7 +22,7 @@ _LATENCY = 8  # accumulators that hide the latency of a multiply-add on two port
 _MAX_GROUP = 32  # rows that share one pass over the weights
 _LINE = 64
 _L2_RATE = 40.0  # bytes per cycle
-_L2_SHARE = 0.4
+_L2_SHARE = 0.4  # of the second-level cache: more weights than that per core want small items
 _L1_SHARE = 0.7  # of the first-level cache, for a panel of weights
 
 
@@ -83,7 +84,7 @@ class GradCell:
 
 
 @dataclass(frozen=True)
-class LayerSpec:
+class LayerSpec(ABC):
     """What the kernels of a layer, forward and backward, have in common."""
 
     dtype: DType
@@ -144,14 +145,14 @@ class LayerSpec:
         return Operand(i32 if name == "lengths" else self.dtype, shapes.get(name, (b, d, h) if self.batch_first else (d, b, h)))
 
     @property
+    @abstractmethod
     def memory(self) -> Operand:
         """That all threads share."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def scratch(self) -> Operand:
         """Of each thread."""
-        raise NotImplementedError
 
     @property
     def operands(self) -> tuple[Operand, ...]:
