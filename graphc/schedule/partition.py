@@ -45,7 +45,7 @@ class Kernel:
             if not needed.isdisjoint(node.outputs):
                 needed.update(node.inputs)
         first = tuple(node for node in self.nodes if not needed.isdisjoint(node.outputs))
-        return Kernel(first, between), Kernel(tuple(node for node in self.nodes if node not in first), self.output)
+        return Kernel(first, (between,)), Kernel(tuple(node for node in self.nodes if node not in first), self.outputs)
 
     @property
     def origins(self) -> tuple[str, ...]:
