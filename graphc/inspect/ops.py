@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from graphc.ir.op import Op, all_ops
 
+KERNELS = ("conv", "conv-weight", "contract", "recurrent")  # families that the schedule lowers to a spec of their own
+
 
 @dataclass(frozen=True)
 class OpFacts:
@@ -26,7 +28,7 @@ def op_table() -> list[OpFacts]:
 
 
 def _facts(cls: type[Op]) -> OpFacts:
-    lowered = cls.lower is not Op.lower or cls.family in ("conv", "contract")
+    lowered = cls.lower is not Op.lower or cls.family in KERNELS
     native = cls.family if lowered else "decomposed" if cls.decompose is not Op.decompose else "no"
     gradient = "yes" if cls.gradient is not Op.gradient else cls.not_differentiable or "not written yet"
     row = getattr(cls, "row", None)
