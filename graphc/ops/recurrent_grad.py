@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from graphc.errors import TypeMismatchError, UnsupportedError
-from graphc.ir.op import Array, Cost, register
+from graphc.ir.op import Array, Cost, Op, register
 from graphc.kernel.evaluate import evaluate
 from graphc.kernel.expr import Expr, arg
 from graphc.ops.express import Arithmetic, is_zero
@@ -41,6 +41,7 @@ class RecurrentGrad(Recurrent):
     onnx: ClassVar[str] = ""
     inputs: ClassVar[tuple[int, int]] = (6, 13)
     not_differentiable: ClassVar[str] = "second derivatives of recurrent layers are not written"
+    gradient = Op.gradient  # not that of a layer
 
     @property
     def layer(self) -> Recurrent:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from PIL import Image
 import graphc
 from cli.tools import call, call_json, refused
 from graphc.train.checkpoint import Snapshot
+
+needs_checkpoints = pytest.mark.skipif(find_spec("safetensors") is None, reason="checkpoints need safetensors: pip install 'graphc[train]'")
 
 CLASSES = ("left", "right", "top")
 EXAMPLES = 12
@@ -100,6 +103,7 @@ def test_new_head_alone(lenet: Path, folder: Path, tmp_path: Path) -> None:
     assert shown.count('"label": "top"') >= EXAMPLES - 2
 
 
+@needs_checkpoints
 def test_deep_tuning_of_batch_normalisation(normed: Path, folder: Path, tmp_path: Path) -> None:
     """All layers move, running statistics too; the file has the form of inference, the batch that came in, and trainer's predictions."""
     tuned, out = tmp_path / "tuned.onnx", tmp_path / "out.npz"
@@ -135,6 +139,7 @@ def test_written_model_predicts_as_the_trainer(normed: Path, tmp_path: Path) -> 
         np.testing.assert_allclose(predictions(path, x), trainer.predict(x), atol=1e-5)
 
 
+@needs_checkpoints
 def test_resume_continues_bit_for_bit(lenet: Path, folder: Path, tmp_path: Path) -> None:
     options = ["--data", folder, "--augment", "shift:2,flip", "--schedule", "plateau:0", "--validation", "0.25", "--batch", "8"]
     whole, pieces = tmp_path / "whole.onnx", tmp_path / "pieces.onnx"
@@ -150,6 +155,7 @@ def test_resume_continues_bit_for_bit(lenet: Path, folder: Path, tmp_path: Path)
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+@needs_checkpoints
 def test_best_epoch_is_written(lenet: Path, folder: Path, tmp_path: Path) -> None:
     """A rate that ruins the model from epoch to epoch: the file holds what best.safetensors holds."""
     options = ["--data", folder, "--validation", "0.25", "--epochs", "4", "--optimizer", "sgd", "--lr", "3"]
@@ -163,15 +169,17 @@ def test_best_epoch_is_written(lenet: Path, folder: Path, tmp_path: Path) -> Non
     assert "--best needs" in refused("train", lenet, "--data", folder, "--best", "-o", tmp_path / "z.onnx")
 
 
+@needs_checkpoints
 def test_interrupt_keeps_a_checkpoint(lenet: Path, folder: Path, tmp_path: Path) -> None:
     options = ["--data", str(folder), "--epochs", "100000", "--batch", "4", "--checkpoint-dir", str(tmp_path / "runs"), "--threads", "1"]
     command = [sys.executable, "-m", "graphc", "train", str(lenet), *options]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("epoch 1/100000")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert first.startswith("epoch 1/100000"), errors
     assert process.returncode == 1, errors
     assert "interrupted in epoch" in errors
     assert "--resume goes on from" in errors
