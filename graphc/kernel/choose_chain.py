@@ -50,7 +50,7 @@ class ChainShape:
         for number in range(count):
             top, end = (self.out_height * n // count for n in (number, number + 1))
             first, last = top * self.stride - self.pad, (end - 1) * self.stride - self.pad + self.reach
-            yield min(last, self.height) - max(first, 0), end - top
+            yield max(min(last, self.height) - max(first, 0), 0), end - top
 
 
 @dataclass(frozen=True)

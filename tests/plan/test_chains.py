@@ -99,6 +99,7 @@ def test_bands_read_what_they_need() -> None:
     assert list(SHAPE.bands(1)) == [(56, 56)]
     assert list(SHAPE.bands(2)) == [(29, 28), (29, 28)]
     assert list(replace(SHAPE, out_height=28, stride=2).bands(2)) == [(28, 14), (29, 14)]
+    assert list(replace(SHAPE, height=2, out_height=8, pad=4).bands(4)) == [(0, 2), (2, 2), (2, 2), (0, 2)]
 
 
 def test_worth(monkeypatch: pytest.MonkeyPatch) -> None:

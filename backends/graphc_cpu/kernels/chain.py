@@ -62,7 +62,8 @@ def pack_chain_weight(spec: ChainBands, target: Target, w: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Band:
-    """Output rows top .. end-1 of the chain; they read rows low .. high-1 of the map between, of which first .. last-1 exist."""
+    """Output rows top .. end-1 of the chain; they read rows low .. high-1 of the map between, of which first .. last-1 exist: none where a
+    band lies in the padding, with first = last between low and high."""
 
     top: Value
     end: Value
@@ -113,7 +114,9 @@ class _Chain:
         low = f.sub(f.mul(top, stride), pad)
         high = f.add(low, reach)
         size = self.first.output.shape[2]
-        return _Band(top, f.add(top, height), low, high, _limited(f, low, "max", 0), _limited(f, high, "min", size))
+        first = _limited(f, _limited(f, low, "max", i64(0)), "min", high)
+        last = _limited(f, _limited(f, high, "min", i64(size)), "max", low)
+        return _Band(top, f.add(top, height), low, high, first, last)
 
     # zeros ----------------------------------------------------------------------------------------------------------------
 
@@ -215,7 +218,7 @@ class _Chain:
         """Rows and columns of a register tile of the first convolution."""
         width, blocks = self.first.output.shape[3], self.plan.chunks.width
         most = min(28, max_pixels(self.target, blocks))
-        heights = [last - first for first, last in self._row_ranges()]
+        heights = [last - first for first, last in self._row_ranges() if first < last] or [1]
 
         def cost(choice: tuple[int, Split]) -> float:
             rows, columns = choice
@@ -234,7 +237,8 @@ class _Chain:
         for first, last, width in self.bands.ranges:
             for number in range(first, last):
                 top = number * self.bands.width - max(0, number - self.bands.wide)
-                yield max(0, top * stride - pad), min(size, (top + width - 1) * stride - pad + reach)
+                low, high = top * stride - pad, (top + width - 1) * stride - pad + reach
+                yield min(max(low, 0), high), max(min(high, size), low)
 
     # the output -----------------------------------------------------------------------------------------------------------
 
@@ -261,8 +265,8 @@ class _Chain:
             one_block(i64(whole), chunk.valid)
 
 
-def _limited(f: Function, value: Value, kind: str, limit: int) -> Value:
+def _limited(f: Function, value: Value, kind: str, limit: Value) -> Value:
     """max(value, limit) or min(value, limit)."""
-    if value.name.lstrip("-").isdigit():
-        return i64((max if kind == "max" else min)(int(value.name), limit))
-    return f.call(f"llvm.s{kind}.i64", "i64", value, i64(limit))
+    if all(number.name.lstrip("-").isdigit() for number in (value, limit)):
+        return i64((max if kind == "max" else min)(int(value.name), int(limit.name)))
+    return f.call(f"llvm.s{kind}.i64", "i64", value, limit)
