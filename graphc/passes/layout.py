@@ -168,14 +168,15 @@ def _prepare_input(patch: Patch, node: Node, target: Target) -> None:
             value = _copy(patch, x, node, "pack")
             patch.set_inputs(node, [value if other is x else other for other in node.inputs])
         depthwise = 1 < getattr(node.op, "groups", 1) == x.type.shape[1]
-        few = int(x.type.shape[1].__index__()) <= max(FEW_CHANNELS, block // 2) and value is node.inputs[0]
+        only_x = value is node.inputs[0] and node.inputs.count(value) == 1  # the other map of a weight's gradient is read in blocks
+        few = int(x.type.shape[1].__index__()) <= max(FEW_CHANNELS, block // 2) and only_x
         if not value.layout.is_blocked and (not few or depthwise or ALGORITHMS.get(node.algorithm)):
             value.layout = Layout(block)
 
 
 def _blocked_inputs(node: Node) -> list[Value]:
     """What a kernel reads in blocks of channels: of a convolution its input, of the gradient of a weight both maps."""
-    return list(node.inputs[: {"conv": 1, "conv-weight": 2}.get(anchor_family(node), 0)])
+    return list(dict.fromkeys(node.inputs[: {"conv": 1, "conv-weight": 2}.get(anchor_family(node), 0)]))
 
 
 def _widen_halo(x: Value, op: Conv | ConvWeightGradient, output: Sequence[int], kernel: Sequence[int], algorithm: str) -> None:

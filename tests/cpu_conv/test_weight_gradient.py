@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from cpu_conv.cases import LEVELS, Array, compile_one, random
 from graphc.errors import ShapeError, UnsupportedError
+from graphc.ir.builder import Builder
 from graphc.kernel.canonical import spec_text
 from graphc.kernel.spec import Operand, WeightGradientSpec
 from graphc.ops.conv_weight import ConvWeightGradient
@@ -26,6 +28,7 @@ from graphc_cpu.kernels.model import padded_map
 from graphc_cpu.kernels.nest import emit_nest
 from graphc_cpu.kernels.weight_gradient import choose_rows, emit_weight_gradient
 from graphc_cpu.micro.outer import OuterTile, Pixels, model
+from ops.runners import run_reference
 
 
 def spec_of(
@@ -171,6 +174,17 @@ def test_parts_follow_from_the_shape(batch: int, nbytes: int, parts: int) -> Non
 def test_parts_of_depthwise_kernels() -> None:
     outputs = [Operand(f32, (1, channels, 3, 3), Layout(16)) for channels in (32, 144, 960)]
     assert [parts_of(16, output, "", output.shape[1]) for output in outputs] == [8, 1, 1]
+
+
+@pytest.mark.parametrize("channels", [2, 3, 6, 20])
+def test_of_a_map_by_itself(channels: int) -> None:
+    """Both maps are one value: it is read in blocks of channels, or along rows, whatever a convolution of few channels would read."""
+    x = np.random.default_rng(7).standard_normal((2, channels, 5, 6)).astype(np.float32)
+    builder = Builder()
+    value = builder.input("x", f32, x.shape)
+    graph = builder.finish(y=builder.add(ConvWeightGradient((3, 3), (1, 1), (1, 1), (1, 1)), value, value))
+    (wanted,) = run_reference(graph, [x])
+    np.testing.assert_allclose(graphc.compile(graph, threads=2)(x), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 9])
