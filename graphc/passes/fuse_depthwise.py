@@ -27,7 +27,8 @@ def run(graph: Graph, context: Context) -> int:
             continue
         anchors = [member for member in groups[maker] if anchor_family(member)]
         alone = dict(node.inputs[0].users) == {node: 1}
-        if alone and len(anchors) == 1 and _may_be_first(anchors[0]) and is_worth(_shape(anchors[0], node), context.target):
+        fits = alone and len(anchors) == 1 and _may_be_first(anchors[0], node)
+        if fits and is_worth(_shape(anchors[0], node), context.target):
             fresh += _merge(groups, maker, node, fresh)
             count += 1
     return count
@@ -59,9 +60,10 @@ def _is_depthwise(node: Node) -> bool:
     return len(kernel) == 2 and per_group == 1 and channels > 1 and node.op.groups == channels
 
 
-def _may_be_first(node: Node) -> bool:
+def _may_be_first(node: Node, second: Node) -> bool:
     plain = anchor_family(node) == "conv" and isinstance(node.op, Conv) and node.op.groups == 1
-    return plain and node.algorithm in ("", DIRECT) and node.inputs[1].is_constant
+    same = node.inputs[0].type.dtype == second.inputs[0].type.dtype  # no cast between: blocks of channels have one size
+    return plain and same and node.algorithm in ("", DIRECT) and node.inputs[1].is_constant
 
 
 def _shape(first: Node, second: Node) -> ChainShape:

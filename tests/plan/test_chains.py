@@ -14,11 +14,12 @@ from graphc.ir.graph import Array, Graph, Value
 from graphc.kernel.choose_chain import ChainShape, chain_forms, choose_chain, is_worth
 from graphc.kernel.spec import ChainBands
 from graphc.ops.conv import Conv
-from graphc.ops.pointwise import op
+from graphc.ops.pointwise import Cast, op
 from graphc.passes.base import Context
 from graphc.schedule.plan import Plan
 from graphc.target import named
-from graphc.types.dtype import f32
+from graphc.types.dtype import f32, f64
+from ops.runners import run_reference
 
 SHAPE = ChainShape(1, 24, 144, 56, 56, 56, 56, 9, 3, 1, 1, 4)  # of MobileNetV2
 TARGET = replace(named("avx512"), l2=2 << 20, cores=2)
@@ -82,6 +83,18 @@ def test_ledger_and_cost_name_both(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_not_with_weights_that_are_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_CHAIN", "1")
     assert not _chains(lower(network(1, trained=True), Context(TARGET))[1])
+
+
+def test_not_across_a_cast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two would have blocks of different size."""
+    monkeypatch.setenv("GRAPHC_CHAIN", "1")
+    rng, b = np.random.default_rng(0), Builder()
+    x, w = b.input("x", f64, (1, 8, 9, 9)), b.parameter("w", rng.standard_normal((24, 8, 1, 1)))
+    between = b.add(Cast(f32), b.add(Conv((1, 1), (1, 1), (0, 0), (0, 0), 1), x, w))
+    v = b.parameter("v", rng.standard_normal((24, 1, 3, 3)).astype(np.float32))
+    graph, data = b.finish(y=b.add(Conv((1, 1), (1, 1), (1, 1), (1, 1), 24), between, v)), rng.standard_normal((1, 8, 9, 9))
+    (wanted,) = run_reference(graph, [data])
+    np.testing.assert_allclose(graphc.compile(graph, threads=2)(data), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_cut_for_the_cores_and_their_caches() -> None:
