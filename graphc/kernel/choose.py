@@ -6,7 +6,7 @@ step, tiles in a thread's own cache) or in three steps (each weight is read once
 Two questions with different inputs. *Which sum* (direct, tile 2, tile 4) decides the bits of a result, so it follows from the shape and
 the machine level alone, priced for `REFERENCE_CORES` cores and the level's generic caches: the same on every machine of that level, for
 any number of threads. *Which form* leaves every bit as it is and follows from the cores and caches of the real target, and from its
-measured rates where there are some.
+measured rates where there are some. Of a weight gradient only the sum is chosen (`choose_gradient`); its form follows from the shape.
 
 Accuracy rule: an algorithm may be chosen where its rms error against float64 is at most `MAX_ERROR` times that of the direct sum in the
 same precision. Measured ratios are in `ERROR_RATIO`; `accuracy="exact"` allows the direct sum alone; weights that are

@@ -114,6 +114,6 @@ class ConvWeightGradient(Op):
         return Lowering(value)
 
     def spec(self, x: Operand, grad: Operand, output: Operand, parts: int) -> WeightGradientSpec:
-        """The kernel of the family. `x.layout.halo` covers all that is read; grad and output are in blocks of channels."""
+        """The kernel of the family. `x.layout.halo` covers all that is read; the layouts are those of `WeightGradientSpec`."""
         sums = Operand(output.dtype, (parts, *output.physical_shape))
         return WeightGradientSpec(x, grad, sums, self.kernel, self.stride, self.dilation, self.pad_before, self.groups)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product as positions
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,14 +18,12 @@ from graphc.kernel.expr import Expr, arg, call, cast, const
 from graphc.ops.compose import slice_axis
 from graphc.ops.express import Arithmetic
 from graphc.ops.gather import GatherElements
+from graphc.ops.grid_sample import TAPS, GridSample
 from graphc.ops.movement import Concat
 from graphc.ops.pointwise import Cast
 from graphc.ops.scatter import ScatterElements
 from graphc.types.dtype import bool_, i64
 from graphc.types.shape import product, static
-
-if TYPE_CHECKING:
-    from graphc.ops.grid_sample import GridSample
 
 
 def grid_sample_gradient(op: GridSample, builder: Builder, node: Node, grad: Value) -> Sequence[Value | None]:
@@ -64,7 +61,7 @@ class _Axis:
 
     def __init__(self, op: GridSample, a: Arithmetic, column: Value, size: int) -> None:
         self._op, self._a, self._column, self._size = op, a, column, size
-        self.taps = {"nearest": 1, "linear": 2, "cubic": 4}[op.mode]
+        self.taps = TAPS[op.mode]
         self._g = arg("g", column.type.dtype)
         self._place = op._position(self._g, size)
         self._first = call("floor", self._place) - float(self.taps // 2 - 1 if self.taps > 1 else 0)

@@ -1,8 +1,8 @@
 """Direct convolution: register tiles of output pixels x output-channel blocks, the whole reduction in registers, epilogue included.
 
 Work is split by output only: items are (batch, outer positions, row tile, column tile, chunk of output channels), with the chunks
-innermost where all weights stay in the second-level cache, outermost otherwise (the chunk's weights stay, the map is streamed, and the
-next chunk's weights are fetched into the second-level cache bit by bit).
+innermost where all weights stay in the second-level cache and are smaller than the map, outermost otherwise (the chunk's weights stay,
+the map is streamed, and the next chunk's weights are fetched into the second-level cache bit by bit).
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ from graphc.kernel.spec import WeightGradientSpec
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, scalar_type, vector_type
 from graphc_cpu.kernels.items import for_items, kernel_function, operand_pointers, start_of, width_of
-from graphc_cpu.micro.outer import even_unroll
 from graphc_cpu.micro.shape import Split, split
-from graphc_cpu.micro.tile import multiply_add
+from graphc_cpu.micro.tile import even_unroll, multiply_add
 
 UNROLL = 4
 """Pixels taken together where there are registers for what they share."""

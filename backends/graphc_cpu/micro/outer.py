@@ -18,7 +18,7 @@ import numpy.typing as npt
 from graphc.types.dtype import DType
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type, vector_type
 from graphc_cpu.micro.memory import broadcast
-from graphc_cpu.micro.tile import BODY_FMAS, multiply_add
+from graphc_cpu.micro.tile import BODY_FMAS, even_unroll, multiply_add
 
 MAX_UNROLL = 8
 
@@ -119,12 +119,6 @@ class OuterTile:
 
     def _at(self, pointer: Value, offset: int) -> Value:
         return self.f.pointer(pointer, offset, self.element)
-
-
-def even_unroll(count: int, most: int) -> int:
-    """At most `most`, a divisor of `count` where there is one that is not much smaller."""
-    best = max(d for d in range(1, min(count, most) + 1) if count % d == 0)
-    return best if 2 * best > min(count, most) else min(count, most)
 
 
 def model(

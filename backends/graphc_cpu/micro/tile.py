@@ -137,7 +137,7 @@ class RegisterTile:
 
     def _channels(self, x: Value, state: tuple[Value, ...], channels: int) -> tuple[Value, ...]:
         state = self._fetch_ahead(state, channels)
-        unroll = self.unroll if self.reduction.is_transposed else _even_unroll(channels, self.unroll)
+        unroll = self.unroll if self.reduction.is_transposed else even_unroll(channels, self.unroll)
         turns, rest = divmod(channels, unroll)
         step = unroll * self.reduction.channel_step
         x, state = self._loop(x, state, turns, step, lambda p, s: self._body(p, s, unroll), "c")
@@ -203,10 +203,10 @@ class RegisterTile:
         return self.f.pointer(pointer, offset, element(self.storage, self.dtype))
 
 
-def _even_unroll(channels: int, most: int) -> int:
-    """At most `most`, and a divisor of `channels` where one is not much smaller, so that no rest has to be emitted."""
-    best = max(d for d in range(1, min(channels, most) + 1) if channels % d == 0)
-    return best if 2 * best > min(channels, most) else min(channels, most)
+def even_unroll(count: int, most: int) -> int:
+    """At most `most`, and a divisor of `count` where one is not much smaller, so that no rest has to be emitted."""
+    best = max(d for d in range(1, min(count, most) + 1) if count % d == 0)
+    return best if 2 * best > min(count, most) else min(count, most)
 
 
 def multiply_add(f: Function, dtype: DType, a: Value, b: Value, c: Value) -> Value:
