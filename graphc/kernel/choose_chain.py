@@ -6,9 +6,10 @@ again that two bands of output rows read, and its items may share out unevenly. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 from graphc.kernel.choose import machine_of
 from graphc.kernel.spec import ChainBands, ConvChain
@@ -16,7 +17,7 @@ from graphc.knobs import knob
 from graphc.target import Target
 
 CHAIN = knob("GRAPHC_CHAIN", int, 0, "depthwise convolutions join the convolution that they read; 0: by a model, 1: always, -1: never")
-_WORTH = 0.93  # of the time of two steps: less must be left
+_WORTH = 0.97  # of the time of two steps: less must be left
 _MOST_BANDS = 16
 _CACHE_SHARE = 0.4  # of the second-level cache that the map between may take
 _NEAR, _FAR, _MEMORY = 16.0, 5.5, 2.5  # bytes per cycle: a core's second-level cache, another core's or the third level, memory
@@ -43,7 +44,21 @@ class ChainShape:
     stride: int
     pad: int
     itemsize: int
-    input_bytes: int = 0
+    input_bytes: int
+
+    @classmethod
+    def of(
+        cls, x: Sequence[int], weight: Sequence[int], between: Sequence[int], kernel: Sequence[int], output: Sequence[int],
+        stride: int, dilation: int, pad: int, itemsize: int,
+    ) -> ChainShape:  # fmt: skip
+        """From logical shapes: the first convolution's input, weight and output, the depthwise kernel (rows, columns) and its output;
+        `stride`, `dilation`, `pad`: of the rows of the depthwise convolution."""
+        n, channels, height, width = between
+        return cls(
+            batch=n, reduction=prod(weight[1:]), channels=channels, height=height, width=width, out_height=output[2], out_width=output[3],
+            taps=prod(kernel), reach=(kernel[0] - 1) * dilation + 1, stride=stride, pad=pad, itemsize=itemsize,
+            input_bytes=prod(x[1:]) * itemsize,
+        )  # fmt: skip
 
     def bands(self, count: int) -> Iterator[tuple[int, int]]:
         """Rows of the map between, and output rows, that each of `count` bands computes."""
@@ -64,13 +79,9 @@ class ChainForm:
 
 def shape_of(chain: ConvChain) -> ChainShape:
     first, second = chain.first, chain.second
-    n, channels, height, width = first.output.shape
-    kernel = second.weight_shape[2:]
-    reduction = first.weight_shape[1] * first.weight_shape[2] * first.weight_shape[3]
-    return ChainShape(
-        batch=n, reduction=reduction, channels=channels, height=height, width=width, out_height=second.output.shape[2],
-        out_width=second.output.shape[3], taps=kernel[0] * kernel[1], reach=(kernel[0] - 1) * second.dilation[0] + 1,
-        stride=second.stride[0], pad=second.pad[0], itemsize=first.x.dtype.itemsize, input_bytes=first.x.nbytes // max(n, 1),
+    return ChainShape.of(
+        first.x.shape, first.weight_shape, first.output.shape, second.weight_shape[2:], second.output.shape,
+        second.stride[0], second.dilation[0], second.pad[0], first.x.dtype.itemsize,
     )  # fmt: skip
 
 

@@ -68,12 +68,8 @@ def _may_be_first(node: Node, second: Node) -> bool:
 
 def _shape(first: Node, second: Node) -> ChainShape:
     assert isinstance(second.op, Conv)
-    n, channels, height, width = first.output.type.static_shape
-    _, per_group, *taps = first.inputs[1].type.static_shape
-    kernel = second.inputs[1].type.static_shape[2:]
-    out_height, out_width = second.output.type.static_shape[2:]
-    return ChainShape(
-        batch=n, reduction=per_group * taps[0] * taps[1], channels=channels, height=height, width=width, out_height=out_height,
-        out_width=out_width, taps=kernel[0] * kernel[1], reach=(kernel[0] - 1) * second.op.dilation[0] + 1, stride=second.op.stride[0],
-        pad=second.op.pad_before[0], itemsize=first.output.type.dtype.itemsize,
+    (x, weight), between, kernel = first.inputs[:2], first.output, second.inputs[1].type.static_shape[2:]
+    return ChainShape.of(
+        x.type.static_shape, weight.type.static_shape, between.type.static_shape, kernel, second.output.type.static_shape,
+        second.op.stride[0], second.op.dilation[0], second.op.pad_before[0], between.type.dtype.itemsize,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from graphc.target import named
 from graphc.types.dtype import f32, f64
 from ops.runners import run_reference
 
-SHAPE = ChainShape(1, 24, 144, 56, 56, 56, 56, 9, 3, 1, 1, 4)  # of MobileNetV2
+SHAPE = ChainShape(1, 24, 144, 56, 56, 56, 56, 9, 3, 1, 1, 4, 24 * 56 * 56 * 4)  # of MobileNetV2
 TARGET = replace(named("avx512"), l2=2 << 20, cores=2)
 
 
