@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphc.errors import AttributeValueError, ShapeError
+from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError
 from graphc.ir.graph import Value
 from graphc.ops.compose import reshape, slice_axis
 from graphc.ops.matmul import MatMul
@@ -32,10 +32,11 @@ def rnn(
 
     D is 2 where `bidirectional` (the second direction runs from the last step to the first), else 1; `reverse`: that one alone. y holds
     the last layer's states of all steps, h the last states of each layer and direction. `lengths` (N) integers: the steps of each
-    row; beyond them its y is 0, and h is the state at its own end. `h0`: the states before the first step, as h; else 0. `dropout`: the
-    rate between layers, in training.
+    row; beyond them its y is 0, and h is the state at its own end (of a row of 0 steps: the initial one). `h0`: the states before the
+    first step, as h; else 0. `dropout`: the rate between layers, in training.
     Parameters of layer k: name.k.weight (D, units, in), name.k.recurrent_weight (D, units, units), name.k.bias (D, units); by default
-    uniform within 1 / sqrt(units), biases 0. Raises ShapeError where x has no three axes or its last one is symbolic.
+    uniform within 1 / sqrt(units), biases 0. Raises ShapeError where x has no three axes or its last one is symbolic,
+    or h0 does not fit; TypeMismatchError where lengths are no integers.
     """
     stack = _Stack("rnn", whole(units, "units", 1), layers, bidirectional, reverse, dropout, bias, weight_init, bias_init)
     with Building("rnn", name, x, lengths, h0) as new:
@@ -103,6 +104,8 @@ class _Stack:
             raise ShapeError(f"input {x.type} is no batch of sequences", hint="(N, T, features)")
         given = {key: new.value(tensor) for key, tensor in tensors.items() if tensor is not None}
         if "lengths" in given:
+            if not given["lengths"].type.dtype.is_int:
+                raise TypeMismatchError(f"lengths are {given['lengths'].type}", hint="integers: numbers of steps")
             given["lengths"] = new.add(Cast(i32), given["lengths"])
         for key in ("h0", "c0"):
             if key in given and given[key].type.shape[1:] != (count * d, self.units):

@@ -41,8 +41,9 @@ class Recurrent(Op):
     them; sums (T, D, B, G*H), the recurrent products, for gradients. `batch_first`: x is (B, T, D*G*H), h0, c0, y_h, y_c (B, D, H),
     y (B, T, D, H); cells and sums stay.
 
-    A row takes part in steps 0 .. length-1, and `reverse` begins with the last of them; in the steps beyond its states stay and y is 0.
-    A length below 0 counts as 0, one above T as T. With r' the recurrent product, P peepholes, `clip` on the input of every activation:
+    A row takes part in steps 0 .. length-1, and `reverse` begins with the last of them; in the steps beyond its states stay and y is 0,
+    so a row of length 0 ends with its initial states. A length below 0 counts as 0, one above T as T.
+    With r' the recurrent product, P peepholes, `clip` on the input of every activation:
       rnn:  h = f(x + r')
       lstm: i, o, f, c:  i = f(x_i + r'_i + P_i c), f likewise (or 1 - i: input_forget), c = f c + i g(x_c + r'_c),
             o = f(x_o + r'_o + P_o c), h = o h(c)

@@ -107,9 +107,6 @@ def _gru(f: Activate, g: Activate, dtype: DType, bias: bool, linear_before_reset
     return Cell(3, (Phase(0, 2), Phase(2, 1, of_gated=True)), (1.0 - update) * fresh + update * h, gated=reset * h)
 
 
-
-
-
 # backward -----------------------------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from graphc.ops.movement import Concat
 from graphc.ops.precision import accurate
 from graphc.ops.recurrent import Recurrent
 from graphc.types.dtype import dtype
+from graphc.types.shape import DimLike
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _product(builder: Builder, ds: Value, rows: Value) -> Value:
     return builder.add(MatMul(trans_a=True), *flat)
 
 
-def _part(builder: Builder, value: Value, start: object, size: object) -> Value:
+def _part(builder: Builder, value: Value, start: DimLike, size: DimLike) -> Value:
     from graphc.ops.compose import slice_axis
 
-    return slice_axis(builder, value, 3, start, size)  # type: ignore[arg-type]
+    return slice_axis(builder, value, 3, start, size)

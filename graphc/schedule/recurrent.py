@@ -87,5 +87,3 @@ def _pack_forward(spec: RecurrentSpec) -> NestSpec:
         nests.append(Nest((d, group, chunk, k, vector, lane), (StoreAt(1, simplify(place), value),)))
         start += hidden * tile.units * phase.gates * tile.lanes
     return canonical(NestSpec("copy", (weights,), (packed,), tuple(nests)))
-
-

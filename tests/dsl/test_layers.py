@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,3 +75,25 @@ def test_pool_and_conv_check_the_rank() -> None:
     for layer in (lambda x: graphc.conv2d(x, 3, 3), lambda x: graphc.max_pool2d(x, 2)):
         with pytest.raises(graphc.ShapeError, match="has rank 3"):
             graph_of(layer, graphc.f32["N", 3, 8])
+
+
+BAD_RECURRENT: dict[str, tuple[dict[str, Any], tuple[int, ...], str]] = {
+    "rank": ({}, (2, 3), "no batch of sequences"),
+    "no layers": ({"layers": 0}, (2, 4, 3), "layers"),
+    "two directions": ({"bidirectional": True, "reverse": True}, (2, 4, 3), "one of them"),
+    "lengths": ({"lengths": np.array([1.0, 2.0], np.float32)}, (2, 4, 3), "lengths are f32"),
+    "h0": ({"h0": np.zeros((2, 1, 6), np.float32)}, (2, 4, 3), "h0 is"),
+    "h0 of another batch": ({"h0": np.zeros((3, 1, 5), np.float32)}, (2, 4, 3), "h0 is"),
+}
+
+
+@pytest.mark.parametrize("title", list(BAD_RECURRENT))
+def test_recurrent_layers_check_their_arguments(title: str) -> None:
+    given, shape, message = BAD_RECURRENT[title]
+
+    def build(x: Any) -> Any:
+        made = {key: graphc.constant(value) if isinstance(value, np.ndarray) else value for key, value in given.items()}
+        return graphc.gru(x, 5, **made)[0]
+
+    with pytest.raises(graphc.GraphcError, match=message):
+        model_of(build, graphc.f32[shape]).graph()

@@ -26,7 +26,7 @@ SAMPLES = by_name()
 # Ops whose further inputs are weights in most models: compiled with constant weights too, which packs or folds them.
 WEIGHTED = (
     "conv", "conv_transpose", "matmul", "batch_norm", "layer_norm", "rms_norm", "instance_norm", "group_norm", "prelu", "gather",
-    "recurrent",
+    "recurrent", "recurrent_grad",
 )  # fmt: skip
 WITH_WEIGHTS = [name for name, s in SAMPLES.items() if isinstance(s.op, Op) and s.op.name in WEIGHTED and len(s.inputs) > 1]
 

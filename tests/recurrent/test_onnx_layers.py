@@ -75,6 +75,7 @@ BAD: dict[str, tuple[onnx.ModelProto, str]] = {
     "unknown activation": (Layer("LSTM", "forward").model(activations=["Sigmoid", "Wave", "Tanh"]), "unknown activation 'Wave'"),
     "too few activations": (Layer("LSTM", "bidirectional").model(activations=["Sigmoid", "Tanh", "Tanh"]), "6 are needed"),
     "negative clip": (Layer("GRU", "forward").model(clip=-1.0), "clip"),
+    "clip to nothing": (Layer("LSTM", "forward").model(clip=0.0), "clip"),
 }
 
 

@@ -2,8 +2,8 @@
 
 A thread keeps its items (direction, rows, units) through all steps. In each phase of a step it makes the sums of an item, which stay in
 its first-level cache, and then applies the cell to them. The state h lies twice in shared memory, before and after a step, so threads
-meet once per phase; where whole states belong to one thread each, they never meet. Every second step takes the items the other way
-round, so that the weights used last are found in the cache.
+meet once per phase, before its products; where whole states belong to one thread each, they never meet. Every second step takes the
+items the other way round, so that the weights used last are found in the cache.
 Each sum goes over the units of the state in order, so results do not depend on threads or tiles.
 """
 
@@ -29,21 +29,9 @@ class _Recurrent(RecurrentItems):
         super().__init__(spec, target, name)
         self.spec = spec
 
-    def emit(self) -> Function:
-        f, spec = self.f, self.spec
-        if not spec.batch or not spec.hidden:
-            return f
-        self.begin()
-        self.each_item(self._start)
-        if spec.steps:
-            self.meet()
-            f.loop(0, spec.steps, 1, self._step, hint="step", guarded=False)
-        self.each_item(self._finish)
-        return f
-
     # before the first step and after the last -----------------------------------------------------------------------------------
 
-    def _start(self, d: Value, rows: Rows, units: Value) -> None:
+    def start(self, d: Value, rows: Rows, units: Value) -> None:
         spec = self.spec
         starts = {"h0": 0} | ({"c0": spec.shared[0]} if spec.cell.c is not None else {})
 
@@ -57,7 +45,7 @@ class _Recurrent(RecurrentItems):
 
         self.each_row(rows, lambda row, _: self.each_block(units, lambda block, _, valid: element(row, block, valid)))
 
-    def _finish(self, d: Value, rows: Rows, units: Value) -> None:
+    def finish(self, d: Value, rows: Rows, units: Value) -> None:
         spec = self.spec
         last = spec.steps % 2 * spec.shared[4]
         starts = {name: start for name, start in (("y_h", last), ("y_c", spec.shared[0])) if name in spec.outputs}
@@ -74,7 +62,7 @@ class _Recurrent(RecurrentItems):
 
     # a step ---------------------------------------------------------------------------------------------------------------------
 
-    def _step(self, step: Value, _: tuple[Value, ...]) -> Sequence[Value]:
+    def step(self, step: Value, _: tuple[Value, ...]) -> Sequence[Value]:
         f, spec = self.f, self.spec
         parity = f.op(f"and i64 {step.name}, 1", "i64")
         self.turned = f.op(f"icmp ne i64 {parity.name}, 0", "i1")
@@ -90,8 +78,8 @@ class _Recurrent(RecurrentItems):
                 self.each_row(rows, lambda row, inner: self.each_block(units, lambda block, of_item, valid:
                     self._cell(Place(d, t, row, inner, units, block, of_item, valid), last)))  # fmt: skip
 
-            self.each_item(item, self.turned)
             self.meet()
+            self.each_item(item, self.turned)
             start += spec.hidden * self.tile.units * phase.gates * self.tile.lanes
         return ()
 

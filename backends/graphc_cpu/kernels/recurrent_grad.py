@@ -30,23 +30,12 @@ class _RecurrentGrad(RecurrentItems):
         self.dc, self.dgated, self.sums, _ = spec.shared
         self.adds = spec.cell.direct is not None or "lengths" in spec.inputs
 
-    def emit(self) -> Function:
-        f, spec = self.f, self.spec
-        if not spec.batch or not spec.hidden:
-            return f
-        self.begin()
-        self.each_item(self._start)
-        if spec.steps:
-            f.loop(0, spec.steps, 1, self._step, hint="step", guarded=False)
-        self.each_item(self._finish)
-        return f
-
     @property
     def _states(self) -> dict[str, int]:
         """Gradients of states -> where they begin in the shared memory."""
         return {"h": 0} | ({"c": self.dc} if self.spec.cell.dc is not None else {})
 
-    def _start(self, d: Value, rows: Rows, units: Value) -> None:
+    def start(self, d: Value, rows: Rows, units: Value) -> None:
         def element(row: Value, block: Value, valid: int) -> None:
             place = self.f.add(self.outer(d, row, self.spec.hidden), self.f.mul(block, self.tile.lanes))
             for name, start in self._states.items():
@@ -55,7 +44,7 @@ class _RecurrentGrad(RecurrentItems):
 
         self.each_row(rows, lambda row, _: self.each_block(units, lambda block, _, valid: element(row, block, valid)))
 
-    def _finish(self, d: Value, rows: Rows, units: Value) -> None:
+    def finish(self, d: Value, rows: Rows, units: Value) -> None:
         wanted = {name: start for name, start in self._states.items() if f"d{name}0" in self.spec.outputs}
 
         def element(row: Value, block: Value, valid: int) -> None:
@@ -69,7 +58,7 @@ class _RecurrentGrad(RecurrentItems):
 
     # a step ---------------------------------------------------------------------------------------------------------------------
 
-    def _step(self, step: Value, _: tuple[Value, ...]) -> Sequence[Value]:
+    def step(self, step: Value, _: tuple[Value, ...]) -> Sequence[Value]:
         f, spec = self.f, self.spec
         parity = f.op(f"and i64 {step.name}, 1", "i64")
         turned = f.op(f"icmp ne i64 {parity.name}, 0", "i1")

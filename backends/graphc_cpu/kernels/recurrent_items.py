@@ -5,13 +5,14 @@ Work items are (direction, group of rows, group of units); each thread keeps its
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphc.errors import UnsupportedError
 from graphc.kernel.recurrent import LayerSpec
 from graphc.target import Target
-from graphc_cpu.emit.ir import Value, i64, scalar_type, vector_type
+from graphc_cpu.emit.ir import Function, Value, i64, scalar_type, vector_type
 from graphc_cpu.kernels.items import Piece, digits_of, for_kinds, kernel_function, operand_pointers, pieces, start_of
 from graphc_cpu.micro.memory import load_lanes, store_lanes
 from graphc_cpu.micro.shape import Split, split
@@ -52,8 +53,8 @@ class Product:
     adds: bool = False
 
 
-class RecurrentItems:
-    """A kernel under construction."""
+class RecurrentItems(ABC):
+    """A kernel under construction: `start` and `finish` take one item, and see nothing of the items of other threads."""
 
     def __init__(self, layer: LayerSpec, target: Target, name: str) -> None:
         if layer.dtype.name not in ("float32", "float64"):
@@ -66,7 +67,30 @@ class RecurrentItems:
         self.groups = Split(layer.batch, layer.row_groups) if layer.batch else Split(0, 1)
         self.digits = {"d": layer.directions, "group": layer.row_groups, "units": layer.unit_groups}
 
-    def begin(self) -> None:
+    @abstractmethod
+    def start(self, d: Value, rows: Rows, units: Value) -> None:
+        """Before the first step."""
+
+    @abstractmethod
+    def step(self, step: Value, _: tuple[Value, ...]) -> Sequence[Value]:
+        """The body of the loop over steps; the threads `meet` in it."""
+
+    @abstractmethod
+    def finish(self, d: Value, rows: Rows, units: Value) -> None:
+        """After the last step."""
+
+    def emit(self) -> Function:
+        f, layer = self.f, self.layer
+        if not layer.batch or not layer.hidden:
+            return f
+        self._begin()
+        self.each_item(self.start)
+        if layer.steps:
+            f.loop(0, layer.steps, 1, self.step, hint="step", guarded=False)
+        self.each_item(self.finish)
+        return f
+
+    def _begin(self) -> None:
         """Operands and this thread's items."""
         f, layer = self.f, self.layer
         _, thread, threads = f.parameters

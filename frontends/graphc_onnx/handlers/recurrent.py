@@ -25,7 +25,11 @@ _Functions = tuple[tuple[str, float, float], ...]
 
 @onnx_op("RNN", "LSTM", "GRU")
 def recurrent(context: Context, node: OnnxNode) -> tuple[Value, ...]:
-    """Y, Y_h and of an LSTM Y_c. Directions whose activations differ become nodes of their own."""
+    """Y, Y_h and of an LSTM Y_c. Directions whose activations differ become nodes of their own.
+
+    `clip` bounds the input of every activation, as ONNX says; ONNX Runtime leaves out that of an LSTM's h. Of a row of length 0, of which
+    ONNX says nothing, Y is 0 and Y_h and Y_c are the initial states; ONNX Runtime gives zeros.
+    """
     layer = _Layer(context, node)
     per_direction = layer.functions()
     if len(set(per_direction)) == 1:
@@ -131,9 +135,8 @@ class _Layer:
             names["lengths"] = op.cast(names["lengths"], i32)
         given = tuple(name for name in OPTIONAL if name in names)
         activations, alpha, beta = zip(*functions, strict=True)
-        clip = node.number("clip", 0.0) if node.has("clip") else 0.0
         kind = Recurrent(
-            self.kind, direction, given, activations, alpha, beta, clip=clip or math.inf, linear_before_reset=inner,
+            self.kind, direction, given, activations, alpha, beta, clip=node.number("clip", math.inf), linear_before_reset=inner,
             input_forget=node.flag("input_forget") and self.kind == "lstm", batch_first=self.batch_first,
         )  # fmt: skip
         values = op.builder.add_many(kind, product, r, *(names[name] for name in given))
