@@ -160,6 +160,8 @@ def test_nonsense_arguments() -> None:
         quiet(line).fit(((points()[0], points()[0]), points()[1]), 1)
     with pytest.raises(InputError, match="watches 'val_loss'"):
         quiet(line, callbacks=[graphc.callbacks.EarlyStopping("val_loss")]).fit(points(), 1)
+    with pytest.raises(InputError, match="patience=0"):
+        graphc.callbacks.EarlyStopping(patience=0)
 
 
 # interrupts -------------------------------------------------------------------------------------------------------------------
