@@ -50,7 +50,8 @@ class Report:
 
 
 class Clock(Callback):
-    """Seconds of the training of each epoch, without validation and checkpoints, and the examples in it."""
+    """Seconds of the training of each epoch, without validation and checkpoints, and the examples in it; of epochs with steps: one that was
+    interrupted behind its last step has none when it is resumed."""
 
     def __init__(self) -> None:
         self.epochs: list[tuple[float, int]] = []
@@ -58,13 +59,14 @@ class Clock(Callback):
         self._now = (0.0, 0)
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
-        self._started, self._first = perf_counter(), trainer.examples
+        self._started, self._first, self._now = perf_counter(), trainer.examples, (0.0, 0)
 
     def on_step_end(self, trainer: Trainer, logs: Any) -> None:
         self._now = perf_counter() - self._started, trainer.examples - self._first
 
     def on_epoch_end(self, trainer: Trainer, logs: Any) -> None:
-        self.epochs.append(self._now)
+        if self._now[1]:
+            self.epochs.append(self._now)
 
 
 def prepare(model: str, given: dict[str, Any]) -> tuple[Graph, str, Data, Data | None]:

@@ -21,6 +21,7 @@ from PIL import Image
 import graphc
 from cli.tools import call, call_json, refused
 from graphc.train.checkpoint import Snapshot
+from graphc.train.trainer import Trainer
 
 needs_checkpoints = pytest.mark.skipif(find_spec("safetensors") is None, reason="checkpoints need safetensors: pip install 'graphc[train]'")
 
@@ -153,6 +154,25 @@ def test_resume_continues_bit_for_bit(lenet: Path, folder: Path, tmp_path: Path)
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
     first, second = parts(whole)[1], parts(pieces)[1]
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@needs_checkpoints
+def test_resumed_behind_the_last_step(lenet: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C during the validation of the last epoch: what is left to do when it is resumed has no steps."""
+    options = ["--data", folder, "--validation", "0.25", "--epochs", "1", "--checkpoint-dir", tmp_path / "c", "-o", tmp_path / "y.onnx"]
+    validate = Trainer._evaluate
+
+    def interrupt(trainer: Trainer, batches: Any) -> dict[str, float]:
+        if trainer.steps:
+            raise KeyboardInterrupt
+        return validate(trainer, batches)
+
+    monkeypatch.setattr(Trainer, "_evaluate", interrupt)
+    assert "interrupted in epoch 1 after 1 batches" in call("train", lenet, *options, code=1).output
+    monkeypatch.undo()
+    report = call_json("train", lenet, *options, "--resume")
+    assert (len(report["history"]), report["steps"], report["speed"]) == (1, 1, None)
+    assert (tmp_path / "y.onnx").exists()
 
 
 @needs_checkpoints
