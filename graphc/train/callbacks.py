@@ -14,6 +14,8 @@ from graphc.train.history import check_format
 if TYPE_CHECKING:
     from graphc.train.trainer import Trainer
 
+__all__ = ["EarlyStopping", "Checkpoint", "HistoryFile", "Curves", "Monitor", "Callback"]
+
 LAST, BEST = "last.safetensors", "best.safetensors"
 
 
