@@ -242,7 +242,7 @@ def finished(trainer: Trainer, graph: Graph, data: Data, report: Report) -> Grap
     made = trainer.graph()
     if report.opened is not None:
         made = made.bind(dict.fromkeys(made.symbols - graph.symbols, report.opened))
-    if report.new_head or data.classes:
+    if data.classes:
         made.metadata.pop("labels", None)
     made.metadata.pop("accuracy", None)  # of the model that came in
     if labels(graph, data):
