@@ -11,7 +11,8 @@ from typing import Any
 
 
 class Interrupts:
-    """While entered, the first SIGINT is kept until `check` or the end, the second raises KeyboardInterrupt at once, but never inside `held`.
+    """While entered, the first SIGINT is kept until `check`, at the latest until it is left; the second raises KeyboardInterrupt at once,
+    but never inside `held`.
 
     `whole`: no `held` section was left by an exception. Only the main thread of a process gets signals, and a handler that the user
     installed stays: then nothing changes here.

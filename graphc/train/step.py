@@ -228,5 +228,3 @@ class _Parameters(MutableMapping[str, Array]):
 def _check(name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if array.shape != shape or array.dtype != dtype:
         raise InputError(f"parameter {name!r} is {dtype}{list(shape)}, got {array.dtype}{list(array.shape)}")
-
-

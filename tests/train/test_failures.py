@@ -186,9 +186,13 @@ def test_an_interrupt_is_neither_lost_nor_left_for_later() -> None:
     with pytest.raises(KeyboardInterrupt), Interrupts():
         os.kill(os.getpid(), signal.SIGINT)
     interrupts = Interrupts()
-    with pytest.raises(RuntimeError, match="mine"), interrupts:
+
+    def fail() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"), interrupts:
+        fail()
     interrupts.check()
 
 

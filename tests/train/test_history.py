@@ -92,10 +92,10 @@ def test_curves_of_any_length(tmp_path: Path, epochs: int) -> None:
 
 def test_wrong_endings_are_found_before_training(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    with pytest.raises(InputError, match="no history format '.txt'"):
+    with pytest.raises(InputError, match="no history format"):
         graphc.callbacks.HistoryFile(tmp_path / "h.txt")
     made = small.trainer(None, graphc.callbacks.Curves(tmp_path / "c.abc"))
-    with pytest.raises(InputError, match="no picture format '.abc'"):
+    with pytest.raises(InputError, match="no picture format"):
         small.fit(made)
     assert made.steps == 0
 
