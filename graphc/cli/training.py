@@ -267,6 +267,6 @@ def _preprocessing(found: Preprocessing) -> dict[str, Any]:
     }  # fmt: skip
     if size is not None:
         entry["size"] = [size[1], size[0]]
-    if isinstance(given.resize, int):
-        entry["resize"] = given.resize
+    if given.resize is not None:
+        entry["resize"] = given.resize if isinstance(given.resize, int) else [given.resize[1], given.resize[0]]
     return entry
