@@ -13,7 +13,7 @@ import numpy as np
 from graphc.autodiff.optim import Optimizer
 from graphc.errors import AttributeValueError, GraphcError, InputError
 from graphc.ir.graph import Graph
-from graphc.train.batches import ArrayBatches, Batches, as_batches, reading, size_of
+from graphc.train.batches import ArrayBatches, Batches, as_batches, length_of, reading, size_of
 from graphc.train.callbacks import LAST, Callback, Checkpoint
 from graphc.train.checkpoint import Snapshot
 from graphc.train.evaluate import Evaluation, sizes_of
@@ -113,7 +113,7 @@ class Trainer:
         last = self._last(resume)
         if last is not None:
             self.load(last)
-        length = _length(batches)
+        length = length_of(batches)
         if self.batch and length != self.epoch_length:
             reason = f"epoch {self.epoch + 1} was left after {self.batch} of {self.epoch_length} batches, this data has {length}"
             raise InputError(reason, hint="the same data and batch_size, or a new Trainer")
@@ -239,11 +239,3 @@ class Trainer:
 
     def __repr__(self) -> str:
         return f"<graphc.Trainer {self.step!r}: epoch {self.epoch}, {self.steps} steps>"
-
-
-def _length(batches: Batches) -> int | None:
-    """Batches in an epoch; None where that is not known."""
-    try:
-        return len(batches)
-    except TypeError:
-        return None
