@@ -33,19 +33,16 @@ _ERRORS = [
     "GraphcError", "ModelError", "UnsupportedError", "TypeMismatchError", "ShapeError", "DynamicShapeError", "InputError",
     "AttributeValueError", "NumericalError", "VerifyError", "ResourceError", "BackendError",
 ]  # fmt: skip
+_MODULES = ["callbacks", "data", "losses", "metrics", "optim", "schedules"]
 _NAMES: dict[str, str] = {
     **dict.fromkeys(_DSL, "graphc_dsl"),
+    **{name: f"graphc.{name}" for name in _MODULES},
     "compile": "graphc.driver",
-    "data": "graphc.train.data",
     "grad": "graphc.train.grad",
     "TrainStep": "graphc.train.step",
     "Trainer": "graphc.train.trainer",
     "replace_head": "graphc.train.head",
-    "optim": "graphc.autodiff.optim",
-    "losses": "graphc.train.losses",
-    "schedules": "graphc.train.schedules",
-    "metrics": "graphc.train.metrics",
-    "callbacks": "graphc.train.callbacks",
+    "backbone": "graphc.train.head",
     "Executable": "graphc.executable",
     "Graph": "graphc.ir.graph",
     "Target": "graphc.target",
@@ -62,7 +59,7 @@ def __getattr__(name: str) -> Any:
     if module is None:
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
     loaded = import_module(module)
-    value = loaded if module.endswith(f".{name}") and not hasattr(loaded, name) else getattr(loaded, name)
+    value = loaded if name in _MODULES else getattr(loaded, name)
     globals()[name] = value
     return value
 

@@ -22,6 +22,8 @@ from graphc.types.shape import check_sizes
 from graphc.types.tensor import TensorType
 
 ALIAS = ""
+Sizes = tuple[tuple[str, int], ...]  # of the symbolic dims, sorted by name
+Shapes = tuple[tuple[int, ...], ...]  # of the inputs
 MAX_PROGRAMS = 16  # sizes kept compiled per executable; the oldest goes first
 
 
@@ -63,8 +65,8 @@ class Executable:
     def __init__(self, graph: Graph, compile_for: Callable[[Mapping[str, int]], Compiled]) -> None:
         self._graph = graph
         self._compile_for = compile_for
-        self._compiled: dict[tuple[tuple[str, int], ...], Compiled] = {}
-        self._by_shapes: dict[tuple[tuple[int, ...], ...], Compiled] = {}  # of the inputs: the short way of a call with known shapes
+        self._compiled: dict[Sizes, Compiled] = {}
+        self._by_shapes: dict[Shapes, Sizes] = {}  # the short way of a call; keys, so that it keeps no program alive
         self._lock = threading.Lock()
         self._stateful = threading.Lock()  # runs that update state go one after the other
         self._signature = Signature({value.name: value.type for value in graph.inputs})
@@ -93,7 +95,7 @@ class Executable:
         if missing:
             names = ", ".join(sorted(missing))
             raise ShapeError(f"the size of {names} is not known yet", hint="compile(..., dims={'N': 1}), or call it once")
-        key = tuple(sorted(sizes.items()))
+        key = _key(sizes)
         with self._lock:
             if key not in self._compiled:
                 if len(self._compiled) >= MAX_PROGRAMS:
@@ -134,15 +136,22 @@ class Executable:
     def _run(self, feeds: Mapping[str, Any]) -> tuple[Compiled, list[Array]]:
         arrays = self._signature.arrays(feeds)
         shapes = tuple([array.shape for array in arrays.values()])
-        compiled = self._by_shapes.get(shapes)
+        key = self._by_shapes.get(shapes)
+        compiled = self._compiled.get(key) if key is not None else None
         if compiled is None:
-            compiled = self._by_shapes[shapes] = self.compiled(self._signature.sizes(arrays))
+            sizes = self._signature.sizes(arrays)
+            compiled = self.compiled(sizes)
+            self._by_shapes[shapes] = _key(sizes)
         with memory_for("to run"), self._stateful if compiled.plan.states else nullcontext():
             return compiled, compiled.program.run(list(arrays.values()))
 
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name}: {type}" for name, type in self.outputs.items())
         return f"<graphc.Executable {self._graph.name!r}: ({self._signature}) -> ({outputs})>"
+
+
+def _key(sizes: Mapping[str, int]) -> Sizes:
+    return tuple(sorted(sizes.items()))
 
 
 def together(plan: Plan, times: Sequence[StepTime]) -> list[StepTime]:

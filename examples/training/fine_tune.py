@@ -19,7 +19,6 @@ import numpy as np
 from datasets import digits, first
 
 import graphc
-from graphc.train.head import backbone
 
 MODEL = Path(__file__).resolve().parent.parent / "digits" / "lenet5.onnx"
 CLASSES = ("even", "odd")
@@ -58,8 +57,8 @@ def main(images: int, epochs: int, output: Path | None, small: bool) -> None:
     train = first(train, images)
     held_out = graphc.data.Loader(test, len(test), shuffle=False)
     graph = graphc.replace_head(MODEL, len(CLASSES))
-    graph.metadata = {"preprocessing": graph.metadata["preprocessing"], "labels": json.dumps(CLASSES)}
-    head = tune(graph, train, epochs, 1e-2, freeze=backbone(graph))
+    graph.metadata["labels"] = json.dumps(CLASSES)
+    head = tune(graph, train, epochs, 1e-2, freeze=graphc.backbone(graph))
     tuned = tune(head.graph(), train, epochs, 1e-3)
     scratch = tune(shuffled(graph), train, 2 * epochs, 2e-3)
     for name, trainer in {"head only": head, "all layers": tuned, "from scratch": scratch}.items():

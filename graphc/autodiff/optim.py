@@ -27,6 +27,8 @@ from graphc.ops.express import Arithmetic
 from graphc.ops.pointwise import Cast
 from graphc.types.dtype import f64
 
+__all__ = ["SGD", "RMSProp", "Adam", "AdamW", "Optimizer", "Group"]
+
 SUFFIX = ":update"  # of the names of the nodes that update a parameter
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from graphc.errors import InputError
-from graphc.picture import Size, convert, open_picture, resized, scaled
+from graphc.picture import Size, convert, fitted, open_picture, resized, scaled
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -164,15 +164,16 @@ def _per_channel(option: str, numbers: Sequence[float], channels: int) -> tuple[
 
 
 def from_metadata(metadata: Mapping[str, str]) -> Options:
-    """Preprocessing that a model carries: the JSON entry "preprocessing" (size [height, width], color, layout, scale, mean, std), or the
-    entries Image.BitmapPixelFormat and Image.NominalPixelRange of the ONNX specification (MetadataProps.md).
+    """Preprocessing that a model carries: the JSON entry "preprocessing" (size [height, width], resize to [height, width] or the shorter
+    side, color, layout, scale, mean, std), or the entries Image.BitmapPixelFormat and Image.NominalPixelRange of the ONNX specification
+    (MetadataProps.md).
 
     Raises InputError where the entry is there and broken.
     """
     if "preprocessing" in metadata:
         try:
             return _from_json(json.loads(metadata["preprocessing"]))
-        except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError) as error:
             raise InputError(f"the model's metadata entry 'preprocessing' is broken: {error}", hint="--no-metadata ignores it") from error
     pixel = metadata.get("Image.BitmapPixelFormat", "")
     ranges = {"NominalRange_0_255": (1.0, 0.0), "Normalized_0_1": (1 / 255, 0.0), "Normalized_1_1": (2 / 255, -1.0)}
@@ -186,7 +187,7 @@ def _from_json(entry: Any) -> Options:
     color = str(entry.get("color", "")).lower()
     numbers = {name: tuple(float(item) for item in entry[name]) for name in ("mean", "std") if name in entry}
     return Options(
-        resize=_whole(entry["resize"]) if "resize" in entry else None,
+        resize=_resize(entry["resize"]) if "resize" in entry else None,
         size=(_whole(size[1]), _whole(size[0])) if size is not None else None,
         scale=parse_scale(str(entry["scale"])) if "scale" in entry else None,
         mean=numbers.get("mean"),
@@ -195,6 +196,10 @@ def _from_json(entry: Any) -> Options:
         gray=True if color in ("gray", "grey") else None,
         layout=str(entry["layout"]).lower() if "layout" in entry else None,
     )
+
+
+def _resize(entry: Any) -> Union[Size, int]:
+    return (_whole(entry[1]), _whole(entry[0])) if isinstance(entry, list) else _whole(entry)
 
 
 def _whole(number: Any) -> int:
@@ -217,10 +222,10 @@ def parse_scale(text: str) -> float:
 def _prepared(picture: Image, to: Preprocessing) -> Image:
     """Mode, size and crop."""
     picture = convert(picture, _MODES[to.channels])
-    resize, crop = (to.cover, to.cover) if to.cover is not None else (to.options.resize, to.options.crop)
     if to.cover is not None:
-        picture = scaled(picture, max(Fraction(to.cover[0], picture.width), Fraction(to.cover[1], picture.height)))
-    elif isinstance(resize, int):
+        return fitted(picture, to.cover)
+    resize, crop = to.options.resize, to.options.crop
+    if isinstance(resize, int):
         picture = scaled(picture, Fraction(resize, min(picture.size)))
     elif resize is not None:
         picture = resized(picture, resize)

@@ -50,7 +50,8 @@ class Report:
 
 
 class Clock(Callback):
-    """Seconds of the training of each epoch, without validation and checkpoints, and the examples in it."""
+    """Seconds of the training of each epoch, without validation and checkpoints, and the examples in it; of epochs with steps: one that was
+    interrupted behind its last step has none when it is resumed."""
 
     def __init__(self) -> None:
         self.epochs: list[tuple[float, int]] = []
@@ -58,13 +59,14 @@ class Clock(Callback):
         self._now = (0.0, 0)
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
-        self._started, self._first = perf_counter(), trainer.examples
+        self._started, self._first, self._now = perf_counter(), trainer.examples, (0.0, 0)
 
     def on_step_end(self, trainer: Trainer, logs: Any) -> None:
         self._now = perf_counter() - self._started, trainer.examples - self._first
 
     def on_epoch_end(self, trainer: Trainer, logs: Any) -> None:
-        self.epochs.append(self._now)
+        if self._now[1]:
+            self.epochs.append(self._now)
 
 
 def prepare(model: str, given: dict[str, Any]) -> tuple[Graph, str, Data, Data | None]:
@@ -240,7 +242,7 @@ def finished(trainer: Trainer, graph: Graph, data: Data, report: Report) -> Grap
     made = trainer.graph()
     if report.opened is not None:
         made = made.bind(dict.fromkeys(made.symbols - graph.symbols, report.opened))
-    if report.new_head or data.classes:
+    if data.classes:
         made.metadata.pop("labels", None)
     made.metadata.pop("accuracy", None)  # of the model that came in
     if labels(graph, data):
@@ -265,6 +267,6 @@ def _preprocessing(found: Preprocessing) -> dict[str, Any]:
     }  # fmt: skip
     if size is not None:
         entry["size"] = [size[1], size[0]]
-    if isinstance(given.resize, int):
-        entry["resize"] = given.resize
+    if given.resize is not None:
+        entry["resize"] = given.resize if isinstance(given.resize, int) else [given.resize[1], given.resize[0]]
     return entry

@@ -5,7 +5,7 @@ The order of an epoch is a function of (seed, epoch) alone: that is what makes t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -112,8 +112,16 @@ def as_batches(data: Any, batch_size: int = 32, *, shuffle: bool = True, seed: i
     if callable(data):
         return MadeBatches(data)
     if isinstance(data, Iterable) and not isinstance(data, (np.ndarray, Mapping, str, bytes)):
-        return MadeBatches(lambda epoch: data, len(data) if isinstance(data, Sequence) else None)
+        return MadeBatches(lambda epoch: data, length_of(data))
     raise InputError(f"a {type(data).__name__} is no training data", hint="(x, y) arrays, a list of batches (x, y), or Batches")
+
+
+def length_of(batches: Iterable[Any]) -> int | None:
+    """Batches in an epoch; None where that is not known."""
+    try:
+        return len(batches)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 @contextmanager

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import InputError, ResourceError
+from graphc.train.history import check_format
 
 if TYPE_CHECKING:
     from graphc.train.trainer import Trainer
+
+__all__ = ["EarlyStopping", "Checkpoint", "HistoryFile", "Curves", "Monitor", "Callback"]
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -80,6 +83,8 @@ class EarlyStopping(Monitor):
 
     def __init__(self, monitor: str | None = None, patience: int = 5, mode: str | None = None, min_delta: float = 0.0) -> None:
         super().__init__(monitor, mode, min_delta)
+        if patience < 1:
+            raise InputError(f"patience={patience}", hint="a number of epochs, at least 1")
         self.patience, self.waited = patience, 0
 
     def on_fit_begin(self, trainer: Trainer) -> None:
@@ -130,35 +135,36 @@ class Checkpoint(Monitor):
             self._written = trainer.steps
 
     def on_epoch_end(self, trainer: Trainer, logs: Mapping[str, float]) -> None:
-        better = self.better(trainer, logs)
+        if self.better(trainer, logs):
+            trainer.save(self.folder / BEST)  # first: who resumes from a last checkpoint that knows of a best one finds it
         trainer.save(self.folder / LAST)
-        if better:
-            trainer.save(self.folder / BEST)
 
     def on_interrupt(self, trainer: Trainer) -> None:
         trainer.save(self.folder / LAST)
 
 
 class HistoryFile(Callback):
-    """Writes the history after each epoch: .csv or .json."""
+    """Writes the history after each epoch: .csv or .json. Raises InputError for another ending."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        check_format(self.path)
 
     def on_epoch_end(self, trainer: Trainer, logs: Mapping[str, float]) -> None:
         trainer.history.save(self.path)
 
 
 class Curves(Callback):
-    """Draws the learning curves at the end of the training: .png, .svg or .pdf. Raises UnsupportedError without matplotlib."""
+    """Draws the learning curves at the end of the training: .png, .svg, .pdf, ... Raises, before the first step, UnsupportedError without
+    matplotlib and InputError for an ending that it does not know."""
 
     def __init__(self, path: str | os.PathLike[str], title: str = "") -> None:
         self.path, self.title = Path(path), title
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        from graphc.train.curves import library
+        from graphc.train.curves import check_format
 
-        library()  # before hours of training, not after them
+        check_format(self.path)  # before hours of training, not after them
 
     def on_fit_end(self, trainer: Trainer) -> None:
         from graphc.train.curves import draw

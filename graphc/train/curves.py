@@ -22,7 +22,7 @@ def draw(history: History, path: str | os.PathLike[str], title: str = "") -> Non
     """Write the curves as PNG (or SVG, PDF: by the name's ending). Raises InputError for an empty history."""
     if not history.rows:
         raise InputError("an empty history has no curves", where=str(path), hint="train for at least one epoch")
-    make = library()
+    make = check_format(Path(path))
     panels = [name for name in history.names if not name.startswith("val_") and name not in _NOT_DRAWN]
     panels.sort(key=lambda name: (name != "loss", name == "lr"))
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
@@ -65,11 +65,17 @@ def _falls_far(values: Sequence[float]) -> bool:
 
 def _write(figure: Any, path: Path) -> None:
     data = io.BytesIO()
-    try:
-        figure.savefig(data, format=path.suffix[1:] or "png", dpi=110)
-    except ValueError as error:
-        raise InputError(f"no picture format {path.suffix!r}: {error}", where=str(path), hint="a name that ends in .png") from error
+    figure.savefig(data, format=path.suffix[1:] or "png", dpi=110)
     write_atomic(path, lambda file: file.write(data.getvalue()))
+
+
+def check_format(path: Path) -> Any:
+    """The function of `library`. Raises InputError for a name that ends like no picture that matplotlib writes."""
+    make = library()
+    known = make().canvas.get_supported_filetypes()
+    if (path.suffix[1:] or "png") not in known:
+        raise InputError(f"no picture format {path.suffix!r}", where=str(path), hint="a name that ends in .png, .svg or .pdf")
+    return make
 
 
 def library() -> Any:

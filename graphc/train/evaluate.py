@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from graphc.autodiff.training import training_form
-from graphc.errors import InputError
 from graphc.executable import Executable
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Array, Graph, Kind
@@ -15,7 +14,7 @@ from graphc.signature import Signature
 from graphc.train.batches import size_of
 from graphc.train.build import LOSS, TARGET, WEIGHT, Recipe, prediction, signature
 from graphc.train.losses import Custom, scalar
-from graphc.train.step import TrainStep
+from graphc.train.step import TrainStep, by_name
 
 
 class Evaluation:
@@ -86,17 +85,6 @@ def inputs_of(model: Graph) -> Graph:
     for value in model.inputs:
         made.add_value(value.name, value.type, Kind.INPUT)
     return made
-
-
-def by_name(model: Graph, x: Any) -> dict[str, Any]:
-    """The inputs of a batch by name: from an array, several in the model's order, or a mapping."""
-    names = [value.name for value in model.inputs]
-    if isinstance(x, Mapping):
-        return dict(x)
-    given = [x] if len(names) == 1 and not isinstance(x, tuple) else list(x)
-    if len(given) != len(names):
-        raise InputError(f"{len(given)} inputs given, the model takes {len(names)}: {', '.join(names)}")
-    return dict(zip(names, given, strict=True))
 
 
 def sizes_of(model: Graph, x: Any) -> dict[str, int]:

@@ -31,6 +31,7 @@ from graphc.train.retype import resized, retyped
 
 NAME = "replace-head"
 WEIGHT, BIAS = "head.weight", "head.bias"
+OF_HEAD = ("labels", "accuracy")  # entries of a model's metadata
 _PASSED = ("softmax", "log_softmax", "dropout", "identity", "avg_pool", "max_pool")  # each element or class map by itself
 _CLASSES = 1  # axis
 _SHOWN = 5
@@ -57,7 +58,8 @@ def replace_head(model: Any, classes: int, at: str | None = None, seed: int = 0)
     model: what `graphc.compile` takes; it is not changed. at: None replaces weight and bias of the head (`find_head`), under their names;
     else a linear layer with the parameters `head.weight` (classes, features) and `head.bias` (classes,) reads this value, or the last
     output of this node, (N, features) or (N, channels, *spatial), of which the mean over the spatial axes is taken. It becomes the only
-    output, under the name of the first, and gives logits: a softmax behind the old head is gone.
+    output, under the name of the first, and gives logits: a softmax behind the old head is gone. The metadata entries `labels` and
+    `accuracy`, which were of the old head, are gone too.
 
     Weights are uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), a function of `seed`; biases 0. Raises ModelError where
     no head is found, with the nodes that could be one, and for an unknown `at`.
@@ -66,11 +68,16 @@ def replace_head(model: Any, classes: int, at: str | None = None, seed: int = 0)
         raise AttributeValueError(f"classes={classes!r}", hint="a whole number, at least 2")
     graph = as_graph(model)
     rng = np.random.Generator(np.random.Philox(seed))
-    return _swapped(graph, find_head(graph), classes, rng) if at is None else _cut(graph, _value(graph, at), classes, rng)
+    made = _swapped(graph, find_head(graph), classes, rng) if at is None else _cut(graph, _value(graph, at), classes, rng)
+    for entry in OF_HEAD:
+        made.metadata.pop(entry, None)
+    return made
 
 
-def backbone(graph: Graph) -> tuple[str, ...]:
-    """Patterns of all parameters that are not of the head, for `freeze`. Raises ModelError where no head is found."""
+def backbone(model: Any) -> tuple[str, ...]:
+    """Patterns of all parameters that are not of the head, for `freeze`; model: what `graphc.compile` takes. Raises ModelError where no
+    head is found."""
+    graph = as_graph(model)
     own = find_head(graph).parameters
     return tuple(escape(name) for name in graph.parameters if name not in own)
 

@@ -45,10 +45,8 @@ class History:
     def save(self, path: str | os.PathLike[str]) -> None:
         """As CSV where the name ends in .csv, as JSON where it ends in .json: whole or not at all. What is not finite is null in JSON."""
         path = Path(path)
-        writers = {".csv": self.csv, ".json": self.json}
-        if path.suffix not in writers:
-            raise InputError(f"no history format {path.suffix!r}", where=str(path), hint="a name that ends in .csv or .json")
-        text = writers[path.suffix]()
+        check_format(path)
+        text = self.csv() if path.suffix == ".csv" else self.json()
         write_atomic(path, lambda file: file.write(text.encode()))
 
     def json(self) -> str:
@@ -64,6 +62,12 @@ class History:
     def __repr__(self) -> str:
         last = ", ".join(f"{name}={value:.4g}" for name, value in self.rows[-1].items()) if self.rows else ""
         return f"<graphc.train.History: {len(self)} epochs{': ' + last if last else ''}>"
+
+
+def check_format(path: Path) -> None:
+    """Raises InputError for a name that ends in neither .csv nor .json."""
+    if path.suffix not in (".csv", ".json"):
+        raise InputError(f"no history format {path.suffix!r}", where=str(path), hint="a name that ends in .csv or .json")
 
 
 def jsonable(rows: list[Row]) -> list[dict[str, float | None]]:

@@ -11,7 +11,8 @@ from typing import Any
 
 
 class Interrupts:
-    """While entered, the first SIGINT is kept until `check`, the second raises KeyboardInterrupt at once, but never inside `held`.
+    """While entered, the first SIGINT is kept until `check`, at the latest until it is left; the second raises KeyboardInterrupt at once,
+    but never inside `held`.
 
     `whole`: no `held` section was left by an exception. Only the main thread of a process gets signals, and a handler that the user
     installed stays: then nothing changes here.
@@ -29,9 +30,13 @@ class Interrupts:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """Raises KeyboardInterrupt where one has arrived since the last `check`; where another exception ends it, that is enough."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None
+        count, self._count = self._count, 0
+        if count and exception[0] is None:
+            raise KeyboardInterrupt
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -24,6 +24,8 @@ from graphc.types.dtype import i64
 from graphc.types.shape import product
 from graphc.types.tensor import TensorType
 
+__all__ = ["CrossEntropy", "NLL", "MSE", "L1", "Huber", "SmoothL1", "BCE", "BCEWithLogits", "Custom", "Loss"]
+
 Build = Callable[[Builder, Value, Value], Value]  # (builder, prediction, target) -> scalar
 Parts = tuple[Value, "Value | None"]
 REDUCTIONS = ("mean", "sum")

@@ -12,6 +12,11 @@ import numpy as np
 from graphc.errors import AttributeValueError, InputError
 from graphc.ir.graph import Array
 
+__all__ = [
+    "Accuracy", "TopK", "BinaryAccuracy", "Confusion", "MacroF1", "MeanAbsoluteError", "MeanSquaredError", "RootMeanSquaredError",
+    "Metric",
+]  # fmt: skip
+
 MetricLike = Union[str, "Metric"]
 
 

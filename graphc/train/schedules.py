@@ -16,6 +16,11 @@ from typing import Any
 
 from graphc.errors import AttributeValueError, InputError
 
+__all__ = [
+    "Constant", "Function", "Step", "MultiStep", "Exponential", "Polynomial", "Cosine", "CosineRestarts", "Warmup", "OneCycle",
+    "Plateau", "Schedule",
+]  # fmt: skip
+
 State = dict[str, Any]  # numbers and None: it is written as JSON
 
 

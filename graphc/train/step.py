@@ -73,7 +73,7 @@ class TrainStep:
         self._forget()
 
     def __call__(self, x: Any, y: Any, lr: float | None = None, update: bool | None = None) -> dict[str, Any]:
-        """One batch. x: an array, or arrays by input name; y: the target; lr: instead of the optimizer's for this update.
+        """One batch. x: an array, a tuple of them, or arrays by input name; y: the target; lr: instead of the optimizer's for this update.
 
         update: of a step that accumulates, whether this batch completes an update with those that wait (None: every `accumulate`-th does).
         "grad_norm" is the norm of the gradient before clipping, of the update, or of the batch alone where there is none; None where it
@@ -177,9 +177,7 @@ class TrainStep:
         return compile_for
 
     def _feeds(self, x: Any, y: Any) -> dict[str, Any]:
-        names = [value.name for value in self._model.inputs]
-        feeds = dict(x) if isinstance(x, Mapping) else {names[0]: x} if len(names) == 1 else dict(zip(names, x, strict=True))
-        return {**feeds, TARGET: self.recipe.loss.target(y, prediction(self._model).type)}
+        return {**by_name(self._model, x), TARGET: self.recipe.loss.target(y, prediction(self._model).type)}
 
     def __repr__(self) -> str:
         return f"<graphc.TrainStep {self._model.name!r}: {self.recipe.loss.name}, {self.recipe.optimizer}>"
@@ -225,8 +223,18 @@ class _Parameters(MutableMapping[str, Array]):
         return f"<{len(self)} parameters: {', '.join(list(self)[:5])}, ...>"
 
 
+def by_name(model: Graph, x: Any) -> dict[str, Any]:
+    """The inputs of a batch by name: from an array, several (a tuple or a list) in the model's order, or a mapping. Raises InputError."""
+    names = [value.name for value in model.inputs]
+    if isinstance(x, Mapping):
+        return dict(x)
+    several = isinstance(x, tuple) or (isinstance(x, list) and len(names) != 1)
+    given = list(x) if several else [x]
+    if len(given) != len(names):
+        raise InputError(f"{len(given)} inputs given, the model takes {len(names)}: {', '.join(names)}")
+    return dict(zip(names, given, strict=True))
+
+
 def _check(name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if array.shape != shape or array.dtype != dtype:
         raise InputError(f"parameter {name!r} is {dtype}{list(shape)}, got {array.dtype}{list(array.shape)}")
-
-

@@ -13,10 +13,10 @@ import numpy as np
 from graphc.autodiff.optim import Optimizer
 from graphc.errors import AttributeValueError, GraphcError, InputError
 from graphc.ir.graph import Graph
-from graphc.train.batches import ArrayBatches, Batches, as_batches, reading, size_of
+from graphc.train.batches import ArrayBatches, Batches, as_batches, length_of, reading, size_of
 from graphc.train.callbacks import LAST, Callback, Checkpoint
 from graphc.train.checkpoint import Snapshot
-from graphc.train.evaluate import Evaluation, by_name, sizes_of
+from graphc.train.evaluate import Evaluation, sizes_of
 from graphc.train.history import History
 from graphc.train.interrupts import Interrupts
 from graphc.train.losses import LossLike
@@ -24,7 +24,7 @@ from graphc.train.metrics import MetricLike, find_metrics
 from graphc.train.progress import Progress
 from graphc.train.resume import capture, check_finite, restore
 from graphc.train.schedules import Schedule, as_schedule
-from graphc.train.step import TrainStep
+from graphc.train.step import TrainStep, by_name
 from graphc.train.totals import Totals
 
 BATCH = 32  # examples in a batch where neither the user nor the model says
@@ -113,7 +113,7 @@ class Trainer:
         last = self._last(resume)
         if last is not None:
             self.load(last)
-        length = _length(batches)
+        length = length_of(batches)
         if self.batch and length != self.epoch_length:
             reason = f"epoch {self.epoch + 1} was left after {self.batch} of {self.epoch_length} batches, this data has {length}"
             raise InputError(reason, hint="the same data and batch_size, or a new Trainer")
@@ -234,16 +234,8 @@ class Trainer:
         rest = batches.examples % fixed if fixed and isinstance(batches, ArrayBatches) and not batches.drop_last else 0
         if rest:
             reason = f"the model takes batches of {fixed} only, the last batch would have {rest} examples"
-            raise InputError(reason, hint="drop_last=True, or a model with a symbolic batch")
+            raise InputError(reason, hint=f"a multiple of {fixed}, drop_last=True in training, or a model with a symbolic batch")
         return batches
 
     def __repr__(self) -> str:
         return f"<graphc.Trainer {self.step!r}: epoch {self.epoch}, {self.steps} steps>"
-
-
-def _length(batches: Batches) -> int | None:
-    """Batches in an epoch; None where that is not known."""
-    try:
-        return len(batches)
-    except TypeError:
-        return None

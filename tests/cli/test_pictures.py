@@ -144,7 +144,9 @@ def test_metadata_of_the_onnx_specification(tmp_path: Path, photo: Path) -> None
     np.testing.assert_array_equal(fed(identity(tmp_path / "m.onnx", (1, 3, 4, 6), metadata=entries), photo), _nchw(RGB[:, :, ::-1]))
 
 
-@pytest.mark.parametrize("entry", ["{", "[]", '{"size": [0, 4]}', '{"scale": "1/0"}', '{"mean": "x"}', "3"])
+@pytest.mark.parametrize(
+    "entry", ["{", "[]", '{"size": [0, 4]}', '{"scale": "1/0"}', '{"mean": "x"}', "3", '{"size": [4]}', '{"resize": [4]}']
+)  # fmt: skip
 def test_broken_metadata_is_an_error_that_names_the_way_out(tmp_path: Path, photo: Path, entry: str) -> None:
     model = identity(tmp_path / "m.onnx", (1, 3, 4, 6), metadata={"preprocessing": entry})
     assert "--no-metadata" in refused("run", model, photo)

@@ -21,6 +21,7 @@ from PIL import Image
 import graphc
 from cli.tools import call, call_json, refused
 from graphc.train.checkpoint import Snapshot
+from graphc.train.trainer import Trainer
 
 needs_checkpoints = pytest.mark.skipif(find_spec("safetensors") is None, reason="checkpoints need safetensors: pip install 'graphc[train]'")
 
@@ -139,6 +140,21 @@ def test_written_model_predicts_as_the_trainer(normed: Path, tmp_path: Path) -> 
         np.testing.assert_allclose(predictions(path, x), trainer.predict(x), atol=1e-5)
 
 
+@pytest.mark.parametrize("resize", ["8x8", "12x10", "9"])
+def test_a_resize_is_kept_in_the_file(normed: Path, tmp_path: Path, resize: str) -> None:
+    """Wide pictures: what `graphc run` feeds to the written model is what the training saw."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "wide" / name).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 255, (20, 40, 3), np.uint8)).save(tmp_path / "wide" / name / "0.png")
+    tuned, first, second = tmp_path / "tuned.onnx", tmp_path / "1.npz", tmp_path / "2.npz"
+    call("train", normed, "--data", tmp_path / "wide", "--resize", resize, "--epochs", "1", "-o", tuned)
+    call("run", tuned, tmp_path / "wide" / "a" / "0.png", "--output", first)
+    call("run", tuned, tmp_path / "wide" / "a" / "0.png", "--resize", resize, "--output", second)
+    with np.load(first) as one, np.load(second) as other:
+        np.testing.assert_array_equal(one["gemm.out"], other["gemm.out"])
+
+
 @needs_checkpoints
 def test_resume_continues_bit_for_bit(lenet: Path, folder: Path, tmp_path: Path) -> None:
     options = ["--data", folder, "--augment", "shift:2,flip", "--schedule", "plateau:0", "--validation", "0.25", "--batch", "8"]
@@ -153,6 +169,25 @@ def test_resume_continues_bit_for_bit(lenet: Path, folder: Path, tmp_path: Path)
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
     first, second = parts(whole)[1], parts(pieces)[1]
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@needs_checkpoints
+def test_resumed_behind_the_last_step(lenet: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C during the validation of the last epoch: what is left to do when it is resumed has no steps."""
+    options = ["--data", folder, "--validation", "0.25", "--epochs", "1", "--checkpoint-dir", tmp_path / "c", "-o", tmp_path / "y.onnx"]
+    validate = Trainer._evaluate
+
+    def interrupt(trainer: Trainer, batches: Any) -> dict[str, float]:
+        if trainer.steps:
+            raise KeyboardInterrupt
+        return validate(trainer, batches)
+
+    monkeypatch.setattr(Trainer, "_evaluate", interrupt)
+    assert "interrupted in epoch 1 after 1 batches" in call("train", lenet, *options, code=1).output
+    monkeypatch.undo()
+    report = call_json("train", lenet, *options, "--resume")
+    assert (len(report["history"]), report["steps"], report["speed"]) == (1, 1, None)
+    assert (tmp_path / "y.onnx").exists()
 
 
 @needs_checkpoints

@@ -34,6 +34,21 @@ def test_package_is_typed_and_importable(root: Path, package: str) -> None:
     assert (folder / "__init__.py").is_file()
 
 
+@pytest.mark.parametrize("line", [
+    "from graphc.optim import SGD as found; assert found is graphc.optim.SGD",
+    "from graphc.data import Loader as found; assert found is graphc.data.Loader",
+    "import graphc.losses as found; assert found is graphc.losses and found.MSE",
+    "import graphc.schedules, graphc.metrics, graphc.callbacks; assert graphc.schedules.Cosine and graphc.callbacks.Curves",
+    "import graphc.metrics as found; assert len(found.__all__) == 9 and found.TopK.__module__ == 'graphc.train.metrics'",
+])  # fmt: skip
+def test_modules_are_found_by_attribute_and_by_import(line: str) -> None:
+    """In either order; `import graphc` alone loads no numpy."""
+    for code in (f"import sys, graphc; assert 'numpy' not in sys.modules; {line}", f"{line.partition(';')[0]}; import graphc; {line}"):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 def test_first_readme_block_runs_a_model_that_is_there(root: Path) -> None:
     block = _sh_blocks(root)[0]
     assert "\n" not in block

@@ -76,6 +76,19 @@ def test_functions_lists_and_batches() -> None:
     assert as_batches(listed) is listed
 
 
+def test_what_knows_its_length_keeps_it() -> None:
+    """As the data loaders of other libraries do: gradients that wait are then used at the end of the epoch."""
+
+    class Loader:
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Iterator[tuple[Any, Any]]:
+            return iter([(np.array([i]), np.array([i])) for i in range(3)])
+
+    assert len(as_batches(Loader())) == 3
+
+
 @pytest.mark.parametrize(
     ("data", "match"),
     [

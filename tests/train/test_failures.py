@@ -160,6 +160,8 @@ def test_nonsense_arguments() -> None:
         quiet(line).fit(((points()[0], points()[0]), points()[1]), 1)
     with pytest.raises(InputError, match="watches 'val_loss'"):
         quiet(line, callbacks=[graphc.callbacks.EarlyStopping("val_loss")]).fit(points(), 1)
+    with pytest.raises(InputError, match="patience=0"):
+        graphc.callbacks.EarlyStopping(patience=0)
 
 
 # interrupts -------------------------------------------------------------------------------------------------------------------
@@ -178,6 +180,33 @@ def test_the_second_interrupt_does_not_wait() -> None:
         interrupts.check()
         assert interrupts.whole
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_is_neither_lost_nor_left_for_later() -> None:
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+    interrupts = Interrupts()
+
+    def fail() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"), interrupts:
+        fail()
+    interrupts.check()
+
+
+def test_evaluating_after_two_interrupts() -> None:
+    class Twice(graphc.callbacks.Callback):
+        def on_step_end(self, trainer: Any, logs: Any) -> None:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    made = quiet(line, callbacks=[Twice()])
+    with pytest.raises(KeyboardInterrupt):
+        made.fit(points(), 1)
+    assert made.steps == 1
+    assert made.evaluate(points())["loss"] > 0
 
 
 def test_the_users_handler_and_other_threads_are_left_alone() -> None:

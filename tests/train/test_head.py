@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphc
-from graphc.train.head import backbone, find_head
+from graphc.train.head import find_head
 from graphc.train.retype import fixed_batch, open_batch
 
 RNG = np.random.default_rng(7)
@@ -73,7 +73,7 @@ def test_head_is_replaced(build: Any, shape: tuple[int, ...], tmp_path: Path) ->
     assert list(after.values) == list(before.values)
     kept = set(before.parameters) - {"w", "b"}
     assert all(np.array_equal(before.parameters[name].data, after.parameters[name].data) for name in kept)
-    assert set(backbone(after)) == kept
+    assert set(graphc.backbone(after)) == kept
     assert not after.parameters["b"].data.any()
     assert after.parameters["w"].data.std() > 0
     x = RNG.standard_normal(shape).astype(np.float32)
@@ -89,6 +89,14 @@ def test_seed_decides_the_weights() -> None:
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     assert np.abs(first).max() <= np.sqrt(6 / (3 + 4))
+
+
+@pytest.mark.parametrize("at", [None, "a"])
+def test_what_was_said_of_the_old_head_is_gone(at: str | None) -> None:
+    before = squeeze()
+    before.metadata |= {"labels": '["cat"]', "accuracy": "0.9", "preprocessing": "{}"}
+    assert graphc.replace_head(before, 2, at=at).metadata == {"preprocessing": "{}"}
+    assert "labels" in before.metadata
 
 
 def test_cut_at_a_value_or_node() -> None:

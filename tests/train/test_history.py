@@ -90,6 +90,16 @@ def test_curves_of_any_length(tmp_path: Path, epochs: int) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["c.svg"]
 
 
+def test_wrong_endings_are_found_before_training(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(InputError, match="no history format"):
+        graphc.callbacks.HistoryFile(tmp_path / "h.txt")
+    made = small.trainer(None, graphc.callbacks.Curves(tmp_path / "c.abc"))
+    with pytest.raises(InputError, match="no picture format"):
+        small.fit(made)
+    assert made.steps == 0
+
+
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     made = small.trainer(None, graphc.callbacks.Curves(tmp_path / "c.png"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import losses
 from graphc.errors import AttributeValueError, InputError, ShapeError
+from graphc.train import losses
 from graphc.train.step import TrainStep
 
 torch: Any = pytest.importorskip("torch")

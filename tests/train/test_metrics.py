@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphc import metrics as m
 from graphc.errors import AttributeValueError, InputError
+from graphc.train import metrics as m
 
 Array = np.ndarray[Any, np.dtype[Any]]
 CLASSES, EXAMPLES = 6, 57

@@ -156,6 +156,25 @@ def test_early_stopping_stays_stopped(tmp_path: Path) -> None:
     assert (again.epoch, again.steps) == (3, first.steps)
 
 
+def test_interrupted_between_the_two_files_of_an_epoch(straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A last checkpoint that knows of a better epoch is never there without that epoch's file."""
+    made, save, names = small.trainer(tmp_path), Trainer.save, []
+
+    def once(trainer: Trainer, path: Path) -> None:
+        if names:
+            raise RuntimeError("the machine goes down")
+        names.append(path.name)
+        save(trainer, path)
+
+    monkeypatch.setattr(Trainer, "save", once)
+    with pytest.raises(RuntimeError, match="goes down"):
+        small.fit(made, EPOCHS)
+    monkeypatch.undo()
+    assert names == os.listdir(tmp_path) == [BEST]
+    small.fit(small.trainer(tmp_path), EPOCHS, resume=True)
+    _same(straight, tmp_path)
+
+
 # files ------------------------------------------------------------------------------------------------------------------------
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import schedules as s
 from graphc.errors import AttributeValueError, InputError
+from graphc.train import schedules as s
 
 BASE = 0.3
 

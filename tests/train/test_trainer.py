@@ -112,6 +112,9 @@ def test_regression_with_several_inputs_and_a_function_as_schedule() -> None:
     assert history["val_loss"][-1] == pytest.approx(history["val_rmse"][-1] ** 2, rel=1e-4)
     assert history["lr"] == pytest.approx([0.2 * 0.9**epoch for epoch in range(30)])
     np.testing.assert_allclose(made.predict((a, b), batch_size=7), made.predict({"a": a, "b": b}), atol=1e-6)
+    for x in (a, (a,), [a, b, a]):
+        with pytest.raises(graphc.InputError, match=r"inputs given, the model takes 2: a, b"):
+            made.step(x, y)
 
 
 # evaluation -------------------------------------------------------------------------------------------------------------------
