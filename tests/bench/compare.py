@@ -39,19 +39,16 @@ import graphc
 from bench.conv_bench import peak
 from bench.start import ENGINES
 from bench.subjects import NAMES, Subject, subject
-from graphc.backend import StepTime
+from bench.tables import slowest_kernels, table_head, table_line, timed
 from graphc.cli.peers import ONNX_ENGINES, Engine, Graphc, Torch
 from graphc.inspect.compare import difference
-from graphc.inspect.contest import Times, contest
 from graphc.inspect.summary import summarize
 from graphc_cpu import host
 from graphc_cpu.runtime.pool import Pool
 
 PEERS = (*ONNX_ENGINES, "torch")
 LOCK = Path(tempfile.gettempdir()) / "graphc-bench.lock"
-_ROUNDS = (5, 40)  # fewest and most
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-_CALL_SECONDS = 0.05  # timed calls of one contestant in a round
 
 
 @dataclass
@@ -83,7 +80,7 @@ def measure(what: Subject, given: argparse.Namespace) -> Row:
     engines: dict[str, Engine] = {"graphc": Graphc(executable)}
     for name in given.vs:
         engines[name] = Torch(graph, given.threads) if name == "torch" else ONNX_ENGINES[name](str(what.path), feeds, given.threads)
-    times = _times({name: engine.prepare(feeds) for name, engine in engines.items()}, given.seconds, CLOCKS[given.clock])
+    times = timed({name: engine.prepare(feeds) for name, engine in engines.items()}, given.seconds, CLOCKS[given.clock])
     mine = times["graphc"]
     row = Row(
         what.name, given.threads, given.batch, summarize(graph).flops, {name: t.best for name, t in times.items()},
@@ -91,17 +88,8 @@ def measure(what: Subject, given: argparse.Namespace) -> Row:
     )  # fmt: skip
     row.errors = _errors(engines, {what.input: what.feed(2)})
     if given.kernels:
-        row.steps = [_step(step) for step in sorted(executable.profile(**feeds), key=lambda step: -step.seconds)[: given.kernels]]
+        row.steps = slowest_kernels(executable.profile(**feeds), given.kernels)
     return row
-
-
-def _times(contestants: Mapping[str, Callable[[], object]], seconds: float, clock: Callable[[], float]) -> dict[str, Times]:
-    """About `seconds` of timing for all contestants together, within _ROUNDS."""
-    trial = contest(contestants, range(2), 1, clock=clock)
-    slowest = max(times.best for times in trial.values())
-    calls = max(1, min(20, int(_CALL_SECONDS / slowest)))
-    round_seconds = sum(0.02 + (calls + 1) * times.best for times in trial.values())
-    return contest(contestants, range(max(_ROUNDS[0], min(_ROUNDS[1], int(seconds / round_seconds)))), calls, clock=clock)
 
 
 def _errors(engines: Mapping[str, Engine], feeds: Mapping[str, Any]) -> dict[str, float]:
@@ -114,13 +102,6 @@ def _errors(engines: Mapping[str, Engine], feeds: Mapping[str, Any]) -> dict[str
             got = engine.outputs(feeds)
             found[name] = max(difference(got[output], array).relative for output, array in wanted.items())
     return found
-
-
-def _step(step: StepTime) -> dict[str, Any]:
-    return {
-        "label": step.label, "family": step.family, "seconds": step.seconds, "gflops": step.flops / step.seconds / 1e9,
-        "gbytes": step.bytes / step.seconds / 1e9, "origins": step.origins[:3],
-    }  # fmt: skip
 
 
 def measure_start(what: Subject, given: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -146,46 +127,38 @@ def measure_start(what: Subject, given: argparse.Namespace) -> dict[str, dict[st
 def speed_table(rows: Sequence[Row], vs: Sequence[str], limit: float) -> list[str]:
     """Markdown: best milliseconds (median in brackets), ratios, speed, error."""
     head = ["model", "graphc", *vs, *(f"{name} / graphc, paired" for name in vs), "fastest / graphc", "GFLOP/s", "of peak", "error"]
-    lines = _head(head)
+    lines = table_head(head)
     for row in rows:
         rate = row.flops / row.best["graphc"]
         cells = [row.model, *(f"{row.best[name] * 1e3:.2f} ({row.median[name] * 1e3:.2f})" for name in ("graphc", *vs))]
         cells += [*(f"{row.ratios[name]:.2f}" for name in vs), f"**{row.lead:.2f}**", f"{rate / 1e9:.0f}", f"{rate / limit:.0%}"]
-        lines.append(_line([*cells, f"{row.errors['graphc']:.1e}" if row.errors else ""]))
+        lines.append(table_line([*cells, f"{row.errors['graphc']:.1e}" if row.errors else ""]))
     means = [f"{_geometric_mean([row.ratios[name] for row in rows]):.2f}" for name in vs]
     means.append(f"**{_geometric_mean([row.lead for row in rows]):.2f}**")
-    return [*lines, _line(["geometric mean", *[""] * (1 + len(vs)), *means, "", "", ""])]
+    return [*lines, table_line(["geometric mean", *[""] * (1 + len(vs)), *means, "", "", ""])]
 
 
 def start_table(rows: Sequence[Row], vs: Sequence[str]) -> list[str]:
     """Markdown: seconds from nothing to the first result, and memory."""
     engines = [name for name in ENGINES if name == "graphc" or name in vs]
     head = ["model", "graphc cold, s", *(f"{name}{' warm' if name == 'graphc' else ''}, s" for name in engines)]
-    lines = _head([*head, *(f"{name} peak, MB" for name in engines), "arena, MB", "weights, MB", "code, MB"])
+    lines = table_head([*head, *(f"{name} peak, MB" for name in engines), "arena, MB", "weights, MB", "code, MB"])
     for row in rows:
         mine = row.start["graphc"]
         cells = [row.model, *(f"{row.start[name]['total']:.2f}" for name in ("graphc cold", *engines))]
         cells += [f"{row.start[name]['peak_bytes'] / 1e6:.0f}" for name in engines]
-        lines.append(_line([*cells, *(f"{mine[part] / 1e6:.1f}" for part in ("arena_bytes", "weight_bytes", "code_bytes"))]))
+        lines.append(table_line([*cells, *(f"{mine[part] / 1e6:.1f}" for part in ("arena_bytes", "weight_bytes", "code_bytes"))]))
     return lines
 
 
 def kernel_table(row: Row) -> list[str]:
     """Markdown: the kernels that take longest."""
-    lines = _head([f"{row.model}: kernel", "family", "us", "share", "GFLOP/s", "GB/s", "nodes"])
+    lines = table_head([f"{row.model}: kernel", "family", "us", "share", "GFLOP/s", "GB/s", "nodes"])
     for step in row.steps:
         share = step["seconds"] / row.best["graphc"]
         figures = [f"{step['seconds'] * 1e6:.0f}", f"{share:.0%}", f"{step['gflops']:.0f}", f"{step['gbytes']:.1f}"]
-        lines.append(_line([step["label"], step["family"], *figures, " ".join(step["origins"])]))
+        lines.append(table_line([step["label"], step["family"], *figures, " ".join(step["origins"])]))
     return lines
-
-
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_line(cells), _line(["---"] * len(cells))]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _geometric_mean(numbers: Sequence[float]) -> float:

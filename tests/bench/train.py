@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers of t
 
 import graphc
 from bench.conv_bench import peak
+from bench.tables import slowest_kernels, table_head, table_line, timed
 from bench.train_nets import NETS, Net, ordered
-from graphc.backend import StepTime
-from graphc.inspect.contest import Times, contest
 from graphc_cpu import host
 from graphc_cpu.runtime.pool import Pool
 
@@ -40,7 +39,6 @@ RATE, MOMENTUM = 0.01, 0.9
 CHECK_STEPS = 3
 CHECK_RATE = 1e-3  # of the steps that are compared: small, so that rounding does not grow from step to step
 ENGINES = ("graphc", "eager", "compile")
-_ROUNDS = (5, 40)
 
 
 @dataclass
@@ -117,7 +115,7 @@ def measure(name: str, given: argparse.Namespace) -> Row:
     if given.compile:
         contestants["compile"] = Torch(net, first, given.threads, compiled=True)
     batch = net.data(0)
-    times = _times({key: lambda engine=engine: engine(*batch) for key, engine in contestants.items()}, given.seconds)  # type: ignore[misc]
+    times = timed({key: lambda engine=engine: engine(*batch) for key, engine in contestants.items()}, given.seconds)  # type: ignore[misc]
     compiled = mine.step.compiled()
     row = Row(
         name, given.threads, net.batch, compiled.plan.flops, {key: t.best for key, t in times.items()},
@@ -127,16 +125,8 @@ def measure(name: str, given: argparse.Namespace) -> Row:
     if given.kernels:
         x, y = batch
         found = mine.step._step.profile(**mine.step._feeds(x, y), **{"train.rate": np.asarray(RATE)}, runs=5)
-        row.steps = [_step(step) for step in sorted(found, key=lambda step: -step.seconds)[: given.kernels]]
+        row.steps = slowest_kernels(found, given.kernels)
     return row
-
-
-def _times(contestants: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Times]:
-    trial = contest(contestants, range(2), 1)
-    slowest = max(times.best for times in trial.values())
-    calls = max(1, min(20, int(0.05 / slowest)))
-    round_seconds = sum(0.02 + (calls + 1) * times.best for times in trial.values())
-    return contest(contestants, range(max(_ROUNDS[0], min(_ROUNDS[1], int(seconds / round_seconds)))), calls)
 
 
 def _errors(net: Net, contestants: Mapping[str, Any], first: Mapping[str, Any], threads: int) -> dict[str, float]:
@@ -152,11 +142,6 @@ def _errors(net: Net, contestants: Mapping[str, Any], first: Mapping[str, Any], 
     scale = sum(float(np.sum(want**2)) for want in wanted)
     errors = {name: sum(float(np.sum((g - w) ** 2)) for g, w in zip(got, wanted, strict=True)) for name, got in changes.items()}
     return {name: (error / scale) ** 0.5 for name, error in errors.items()}
-
-
-def _step(step: StepTime) -> dict[str, Any]:
-    rates = {"gflops": step.flops / step.seconds / 1e9, "gbytes": step.bytes / step.seconds / 1e9}
-    return {"label": step.label, "family": step.family, "seconds": step.seconds, **rates}
 
 
 def measure_start(name: str, given: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -204,33 +189,26 @@ def report(rows: Sequence[Row], limit: float) -> list[str]:
     """Markdown: one table of networks, then one of kernels for each."""
     engines = [engine for engine in ENGINES if engine in rows[0].best]
     peers = engines[1:]
-    lines = _head(["network", "batch", *engines, *(f"{p} / graphc, paired" for p in peers), "GFLOP/s", "of peak", "error", "torch's"])
+    lines = table_head(["network", "batch", *engines, *(f"{p} / graphc, paired" for p in peers), "GFLOP/s", "of peak", "error", "torch's"])
     for row in rows:
         rate = row.flops / row.best["graphc"]
         cells = [row.model, str(row.batch), *(f"{row.best[e] * 1e3:.2f} ({row.median[e] * 1e3:.2f})" for e in engines)]
         cells += [*(f"**{row.ratios[p]:.2f}**" for p in peers), f"{rate / 1e9:.0f}", f"{rate / limit:.0%}"]
-        lines.append(_line([*cells, f"{row.errors['graphc']:.1e}", f"{row.errors['eager']:.1e}"]))
+        lines.append(table_line([*cells, f"{row.errors['graphc']:.1e}", f"{row.errors['eager']:.1e}"]))
     if any(row.start for row in rows):
-        lines += ["", *_head(["network", *(f"{e}: first step, s" for e in engines), *(f"{e}: peak, MB" for e in engines), "arena, MB"])]
+        head = ["network", *(f"{e}: first step, s" for e in engines), *(f"{e}: peak, MB" for e in engines), "arena, MB"]
+        lines += ["", *table_head(head)]
         for row in rows:
             cells = [*(f"{row.start[e]['first']:.2f}" for e in engines), *(f"{row.start[e]['peak'] / 1e6:.0f}" for e in engines)]
-            lines.append(_line([row.model, *cells, f"{row.arena / 1e6:.0f}"]))
+            lines.append(table_line([row.model, *cells, f"{row.arena / 1e6:.0f}"]))
     for row in rows:
         if row.steps:
-            lines += ["", *_head([f"{row.model}: kernel", "family", "us", "share", "GFLOP/s", "of peak", "GB/s"])]
+            lines += ["", *table_head([f"{row.model}: kernel", "family", "us", "share", "GFLOP/s", "of peak", "GB/s"])]
         for step in row.steps:
             figures = [f"{step['seconds'] * 1e6:.0f}", f"{step['seconds'] / row.best['graphc']:.1%}", f"{step['gflops']:.0f}"]
             figures += [f"{step['gflops'] * 1e9 / limit:.0%}", f"{step['gbytes']:.1f}"]
-            lines.append(_line([step["label"], step["family"], *figures]))
+            lines.append(table_line([step["label"], step["family"], *figures]))
     return lines
-
-
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_line(cells), _line(["---"] * len(cells))]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
