@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterable
 from graphc.errors import GraphcError, UnsupportedError
 from graphc.kernel.canonical import spec_text
 from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
-from graphc.kernel.spec import ChainBands, ConvChain, ConvSpec, KernelSpec, MatmulSpec, NestSpec, PackSpec, WeightGradientSpec
+from graphc.kernel.spec import (
+    ChainBands,
+    ConvChain,
+    ConvSpec,
+    KernelSpec,
+    MatmulPanels,
+    MatmulSpec,
+    NestSpec,
+    PackSpec,
+    WeightGradientSpec,
+)
 from graphc.schedule.plan import Plan
 from graphc.target import Target
 from graphc_cpu import cache
@@ -15,6 +25,7 @@ from graphc_cpu.emit.ir import Function, module
 from graphc_cpu.kernels.chain import emit_chain
 from graphc_cpu.kernels.conv import emit_conv
 from graphc_cpu.kernels.matmul import emit_matmul
+from graphc_cpu.kernels.matmul_panels import emit_matmul_panels
 from graphc_cpu.kernels.nest import emit_nest
 from graphc_cpu.kernels.pack_at_run_time import pack_nests
 from graphc_cpu.kernels.recurrent import emit_recurrent
@@ -41,6 +52,8 @@ def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:
         return emit_conv(spec, target, name)
     if isinstance(spec, MatmulSpec):
         return emit_matmul(spec, target, name)
+    if isinstance(spec, MatmulPanels):
+        return emit_matmul_panels(spec, target, name)
     if isinstance(spec, NestSpec):
         return emit_nest(spec, target, name)
     if isinstance(spec, RecurrentSpec):

@@ -18,6 +18,7 @@ from graphc.kernel.spec import (
     ConvSpec,
     Epilogue,
     KernelSpec,
+    MatmulPanels,
     MatmulSpec,
     Nest,
     NestSpec,
@@ -43,6 +44,8 @@ def canonical(spec: SpecT) -> SpecT:
         return replace(spec, conv=canonical(spec.conv))
     if isinstance(spec, (ConvSpec, MatmulSpec)):
         return replace(spec, epilogue=_epilogue(spec.epilogue))
+    if isinstance(spec, MatmulPanels):
+        return replace(spec, product=canonical(spec.product))
     if isinstance(spec, ConvChain):
         return replace(spec, first=canonical(spec.first), second=canonical(spec.second))
     if isinstance(spec, ChainBands):
@@ -111,6 +114,8 @@ def spec_text(spec: KernelSpec) -> str:
             storage = f" weights {spec.storage}" if spec.storage else ""
             lines.append(f"strides {spec.a_strides} {spec.b_strides} {spec.c_strides}{storage}")
             lines.append(_epilogue_text(spec.epilogue))
+        case MatmulPanels():
+            lines += [f"panels of {spec.rows} rows {spec.columns} columns {spec.steps} steps of", spec_text(spec.product)]
         case WeightGradientSpec():
             lines.append(f"kernel {spec.kernel} stride {spec.stride} dilation {spec.dilation} pad {spec.pad} groups {spec.groups}")
         case RecurrentSpec() | RecurrentGradSpec():

@@ -128,6 +128,46 @@ class MatmulSpec:
 
 
 @dataclass(frozen=True)
+class MatmulPanels:
+    """A product whose threads copy what they read into memory of their own, in the order of the register tiles: panels of up to `rows`
+    rows of a (where these do not lie contiguous) and of a chunk of columns of b, of up to `steps` terms of the sum. Where the sum has
+    more, its parts are kept there too, for up to `columns` columns.
+
+    Operands: those of `product`, then the scratch (per thread, one after the other).
+    """
+
+    product: MatmulSpec
+    rows: int
+    columns: int
+    steps: int
+    family: str = field(default="contract", init=False)
+
+    @property
+    def copies_a(self) -> bool:
+        return self.product.a_strides[-1] != 1
+
+    @property
+    def parts(self) -> int:
+        """Of the sum."""
+        return -(-self.product.k // self.steps)
+
+    @property
+    def regions(self) -> tuple[int, int, int]:
+        """Elements for the panel of a, the panel of b, and the parts of sums. Tiles have rows of a whole vector, at most 16 lanes."""
+        a = (self.steps + 16) * self.rows if self.copies_a else 0
+        return a, self.steps * min(self.columns, 128), self.rows * self.columns if self.parts > 1 else 0
+
+    @property
+    def scratch(self) -> Operand:
+        """In whole cache lines."""
+        return Operand(self.product.dtype, (-(-sum(self.regions) // 16) * 16,))
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (*self.product.operands, self.scratch)
+
+
+@dataclass(frozen=True)
 class TileGrid:
     """The output tiles of a Winograd convolution F(m, 3): m by m pixels each, numbered (batch, row, column), the last fastest."""
 
@@ -421,5 +461,6 @@ class WinogradGradient:
 
 WinogradSpec = Union[WinogradConv, WinogradInput, WinogradProduct, WinogradOutput, WinogradGradient]
 KernelSpec = Union[
-    NestSpec, ConvSpec, MatmulSpec, PackSpec, WeightGradientSpec, RecurrentSpec, RecurrentGradSpec, WinogradSpec, ConvChain, ChainBands
+    NestSpec, ConvSpec, MatmulSpec, MatmulPanels, PackSpec, WeightGradientSpec, RecurrentSpec, RecurrentGradSpec, WinogradSpec, ConvChain,
+    ChainBands,
 ]  # fmt: skip

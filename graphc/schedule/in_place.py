@@ -6,19 +6,21 @@ from collections.abc import Collection
 
 from graphc.kernel.expr import Expr, const, substitute, walk
 from graphc.kernel.index import simplify
-from graphc.kernel.spec import KernelSpec, MatmulSpec, Nest, NestSpec
+from graphc.kernel.spec import KernelSpec, MatmulPanels, MatmulSpec, Nest, NestSpec
 from graphc.types.dtype import i64
 
 
 def reads_at_own_place(spec: KernelSpec, slots: Collection[int]) -> bool:
     """Whether each element of the operands `slots` is read only where the element of the same offset of the output is computed.
 
-    The output is the last operand. True where nothing is read from those slots.
+    The output is the last operand but for scratch. True where nothing is read from those slots.
     """
     if not slots:
         return True
     if isinstance(spec, NestSpec):
         return all(_nest_reads(nest, slots) for nest in spec.nests)
+    if isinstance(spec, MatmulPanels):
+        return reads_at_own_place(spec.product, slots)
     if isinstance(spec, MatmulSpec) and not {0, 1} & set(slots):
         offset: Expr = const(0, i64)
         for variable, stride in zip(spec.epilogue.index, spec.c_strides, strict=True):

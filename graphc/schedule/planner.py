@@ -13,6 +13,7 @@ from graphc.ir.graph import Graph, Kind, Value
 from graphc.ir.op import Cost
 from graphc.kernel.choose import ALGORITHMS
 from graphc.kernel.choose_chain import banded
+from graphc.kernel.choose_panels import with_panels
 from graphc.kernel.chooser import Chooser, Predicted
 from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
 from graphc.kernel.spec import (
@@ -20,6 +21,8 @@ from graphc.kernel.spec import (
     ConvChain,
     ConvSpec,
     KernelSpec,
+    MatmulPanels,
+    MatmulSpec,
     PackSpec,
     WeightGradientSpec,
     WinogradConv,
@@ -177,6 +180,8 @@ class _Planner:
             return [self._chain_call(spec, lowered, kernel)]
         if isinstance(spec, (RecurrentSpec, RecurrentGradSpec)):
             return [self._recurrent(spec, lowered, kernel)]
+        if isinstance(spec, MatmulSpec):
+            return [self._matmul_call(spec, lowered, kernel)]
         if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
             return [_Call(spec, self._arguments(lowered, kernel, spec), kernel)]
         made = winograd_spec(spec, self.chooser.form(shape_of(spec), algorithm))
@@ -208,6 +213,13 @@ class _Planner:
         self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
         arguments = [*self._arguments(lowered, kernel, made), Ref("scratch", 0)]
         return _Call(made, arguments, kernel, part=f"+{kernel.chain[1].anchor.name}")
+
+    def _matmul_call(self, spec: MatmulSpec, lowered: Lowered, kernel: Kernel) -> _Call:
+        made, arguments = with_panels(spec, self.plan.target), self._arguments(lowered, kernel, spec)
+        if isinstance(made, MatmulPanels):
+            self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
+            arguments.append(Ref("scratch", 0))
+        return _Call(made, arguments, kernel)
 
     def _recurrent(self, spec: RecurrentSpec | RecurrentGradSpec, lowered: Lowered, kernel: Kernel) -> _Call:
         self.plan.scratch_bytes = max(self.plan.scratch_bytes, spec.scratch.nbytes)

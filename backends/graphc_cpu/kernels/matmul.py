@@ -64,8 +64,9 @@ def flops(spec: MatmulSpec) -> int:
 
 
 @lru_cache(maxsize=1024)
-def matmul_plan(spec: MatmulSpec, target: Target) -> MatmulPlan:
-    """The plan; a function of spec and target alone, so code and packed weights always agree."""
+def matmul_plan(spec: MatmulSpec, target: Target, copied: str = "") -> MatmulPlan:
+    """The plan; a function of these alone, so code and packed weights always agree. `copied`: operands out of "ab" that are read from
+    panels (see `matmul_panels`)."""
     check_matmul(spec)
     lanes = target.lanes(spec.dtype)
     merged = _merges_batch(spec)
@@ -78,18 +79,18 @@ def matmul_plan(spec: MatmulSpec, target: Target) -> MatmulPlan:
         )  # fmt: skip
         return total * (1 + 0.01 * len(choice[0].ranges) * len(choice[1].ranges))
 
-    best_rows, columns = min(_tiles(spec, target, rows, -(-spec.n // lanes)), key=cost)
+    best_rows, columns = min(_tiles(spec, target, rows, -(-spec.n // lanes), copied), key=cost)
     return MatmulPlan(
         lanes, merged, () if merged else spec.batch, best_rows, columns,
         columns_outer=columns.total * lanes * spec.k * itemsize(spec.storage, spec.dtype) > 0.6 * target.l2,
     )  # fmt: skip
 
 
-def _tiles(spec: MatmulSpec, target: Target, rows: int, blocks: int) -> Iterator[tuple[Split, Split]]:
+def _tiles(spec: MatmulSpec, target: Target, rows: int, blocks: int, copied: str) -> Iterator[tuple[Split, Split]]:
     """Candidates. Rows of a that are a multiple of 4 KB apart share one cache set, so few of them make a tile."""
-    pitch = spec.a_strides[-2] * spec.dtype.itemsize
+    pitch = 0 if "a" in copied else spec.a_strides[-2] * spec.dtype.itemsize
     sharing = _ROWS_PER_SET * (_PAGE // gcd(_PAGE, pitch)) if pitch else rows
-    if not spec.packed and spec.b_strides[-2] == 1 != spec.b_strides[-1]:
+    if not spec.packed and "b" not in copied and spec.b_strides[-2] == 1 != spec.b_strides[-1]:
         squares = target.lanes(spec.dtype)
         yield split(rows, min(max(target.registers - squares - 2, 4), sharing)), split(blocks, 1)
         return
@@ -134,10 +135,12 @@ def emit_matmul(spec: MatmulSpec, target: Target, name: str) -> Function:
     check_epilogue(spec.epilogue, spec.operands)
     if not prod((*spec.batch, spec.m, spec.n)):
         return kernel_function(name)
-    return _Matmul(spec, matmul_plan(spec, target), target, name).emit()
+    return Matmul(spec, matmul_plan(spec, target), target, name).emit()
 
 
-class _Matmul:
+class Matmul:
+    """The kernel under construction."""
+
     def __init__(self, spec: MatmulSpec, plan: MatmulPlan, target: Target, name: str) -> None:
         self.spec, self.plan, self.target = spec, plan, target
         self.f = kernel_function(name)
@@ -174,15 +177,15 @@ class _Matmul:
         prefetch = PREFETCH_BYTES if spec.packed and plan.columns_outer else 0
         sums = Reduction(spec.k, max(spec.k, 1), 0, spec.a_strides[-1], (), weight_step, lane_step, prefetch)
         tile = RegisterTile(f, spec.dtype, plan.lanes, pixels, columns.width, sums, valid, spec.storage)
-        a = self._pointer(0, [*batch, row], spec.a_strides[:-1])
+        a = self.pointer(0, [*batch, row], spec.a_strides[:-1])
         if spec.packed:
             b = f.pointer(self.pointers[1], f.mul(column, spec.k), element(spec.storage, spec.dtype))
         else:
-            b = self._pointer(1, [*batch, column], (*spec.b_strides[:-2], spec.b_strides[-1]))
+            b = self.pointer(1, [*batch, column], (*spec.b_strides[:-2], spec.b_strides[-1]))
         acc = tile.emit(a, b)
         if spec.storage == "int8":
             acc = self._scaled(acc, column)
-        epilogue = self._epilogue(batch, row, column, rows, columns.width)
+        epilogue = self.epilogue(batch, row, column, rows, columns.width)
         for p in range(rows):
             for i in range(columns.width):
                 epilogue.store(acc[p][i], p, i, columns.valid if i == columns.width - 1 else plan.lanes)
@@ -195,14 +198,14 @@ class _Matmul:
         scales = [load_lanes(f, f.pointer(first, i * plan.lanes, "float"), f32, plan.lanes, 1, plan.lanes) for i in range(len(acc[0]))]
         return [[f.op(f"fmul {value}, {scale.name}", value.type) for value, scale in zip(row, scales, strict=True)] for row in acc]
 
-    def _pointer(self, slot: int, digits: list[Value], strides: tuple[int, ...]) -> Value:
+    def pointer(self, slot: int, digits: list[Value], strides: tuple[int, ...]) -> Value:
         f = self.f
         offset: Value = i64(0)
         for digit, stride in zip(digits, strides if not self.plan.merged else strides[-1:], strict=True):
             offset = f.add(offset, f.mul(digit, stride))
         return f.pointer(self.pointers[slot], offset, self.element)
 
-    def _epilogue(self, batch: list[Value], row: Value, column: Value, rows: int, blocks: int) -> TileEpilogue:
+    def epilogue(self, batch: list[Value], row: Value, column: Value, rows: int, blocks: int) -> TileEpilogue:
         spec, plan = self.spec, self.plan
         index = spec.epilogue.index
         axes: dict[Expr, Axis] = {variable: Axis(i64(0)) for variable in index}

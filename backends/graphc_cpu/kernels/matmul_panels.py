@@ -1,0 +1,295 @@
+"""A matrix product whose threads copy what they read into memory of their own (`MatmulPanels`).
+
+Work items are (batch dims, group of row tiles, group of column chunks). For each part of the sum a thread copies the rows of its group,
+then, chunk by chunk of columns, b, and adds the products of all tiles of rows with the chunk: to zero in the first part, to what the part
+before left in the others; the last part ends in the epilogue. Each element is one sum over k in order, as without panels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import prod
+
+from graphc.kernel.spec import MatmulPanels
+from graphc.target import Target
+from graphc_cpu.emit.ir import Function, Value, i64, vector_type
+from graphc_cpu.kernels.items import Piece, for_items, for_kinds, operand_pointers, pieces, start_of, width_of
+from graphc_cpu.kernels.matmul import Matmul, MatmulPlan, matmul_plan
+from graphc_cpu.micro.epilogue import check_epilogue
+from graphc_cpu.micro.memory import load_lanes, load_transposed, store_lanes
+from graphc_cpu.micro.outer import OuterTile, Pixels
+from graphc_cpu.micro.shape import Split, tile_cost
+
+_COPY_A, _COPY_B = 1.5, 0.6  # multiply-adds of vectors that take as long as copying an element
+_ITEM = 100.0
+_COPIED_STEPS = 4
+
+
+@dataclass(frozen=True)
+class PanelPlan:
+    """Tiles of the product, in groups."""
+
+    product: MatmulPlan
+    rows: Split
+    columns: Split
+
+
+@lru_cache(maxsize=1024)
+def panel_plan(spec: MatmulPanels, target: Target) -> PanelPlan:
+    """Groups that fit into the panels, of least predicted time."""
+    plan = matmul_plan(spec.product, target, "ab" if spec.copies_a else "b")
+    rows, columns = min(_groups(spec, plan, target), key=lambda groups: _cost(spec, plan, target, *groups))
+    return PanelPlan(plan, rows, columns)
+
+
+def _groups(spec: MatmulPanels, plan: MatmulPlan, target: Target) -> Iterator[tuple[Split, Split]]:
+    tiles, chunks = plan.rows.parts, plan.columns.parts
+    rows = -(-tiles // (spec.rows // plan.rows.width))
+    columns = -(-chunks // (spec.columns // (plan.columns.width * plan.lanes)))
+    for some_rows in range(rows, min(tiles, rows + 2 * target.cores) + 1):
+        for some_columns in range(columns, min(chunks, columns + 2 * target.cores) + 1):
+            yield Split(tiles, some_rows), Split(chunks, some_columns)
+
+
+def _cost(spec: MatmulPanels, plan: MatmulPlan, target: Target, rows: Split, columns: Split) -> float:
+    """Relative time of the busiest thread."""
+    k = spec.product.k
+    tiles = rows.width * columns.width * tile_cost(plan.rows.width, plan.columns.width, k)
+    copies = _COPY_A * k * rows.width * plan.rows.width if spec.copies_a else 0.0
+    copies += _COPY_B * k * columns.width * plan.columns.width * plan.lanes
+    return -(-prod(plan.batch) * rows.parts * columns.parts // target.cores) * (tiles + copies + _ITEM)
+
+
+def emit_matmul_panels(spec: MatmulPanels, target: Target, name: str) -> Function:
+    """Raises UnsupportedError, with the reason, for a spec that cannot be generated."""
+    check_epilogue(spec.product.epilogue, spec.product.operands)
+    return _Panels(spec, panel_plan(spec, target), target, name).emit()
+
+
+class _Panels(Matmul):
+    def __init__(self, panels: MatmulPanels, groups: PanelPlan, target: Target, name: str) -> None:
+        super().__init__(panels.product, groups.product, target, name)
+        self.panels, self.groups = panels, groups
+        self.lanes, self.vector = self.plan.lanes, vector_type(self.element, self.plan.lanes)
+        self.row_kinds = pieces(self.plan.rows)
+        self.column_kinds = pieces(self.plan.columns, self.lanes, self.spec.n % self.lanes or self.lanes)
+
+    def emit(self) -> Function:
+        f, plan, groups = self.f, self.plan, self.groups
+        *self.pointers, scratch = operand_pointers(f, len(self.panels.operands))
+        a, b, _ = self.panels.regions
+        self.of_a = f.pointer(scratch, f.mul(f.parameters[1], self.panels.scratch.elements), self.element)
+        self.of_b = f.pointer(self.of_a, a, self.element)
+        self.of_sums = f.pointer(self.of_b, b, self.element)
+        batch = {f"batch{d}": size for d, size in enumerate(plan.batch)}
+        for_items(f, {**batch, "rows": groups.rows.parts, "columns": groups.columns.parts}, lambda digits:
+            self._group([digits[name] for name in batch], digits["rows"], digits["columns"]))  # fmt: skip
+        return f
+
+    def _group(self, batch: list[Value], rows: Value, columns: Value) -> None:
+        """The elements of one item."""
+        f, groups, panels = self.f, self.groups, self.panels
+        row, column = start_of(f, rows, groups.rows), start_of(f, columns, groups.columns)
+        group = _Group(batch, row, f.add(row, width_of(f, rows, groups.rows)), column, f.add(column, width_of(f, columns, groups.columns)))
+        if panels.parts == 1:
+            self._part(group, _Part(i64(0), panels.product.k))
+            return
+
+        def turn(first: Value, _: tuple[Value, ...]) -> Sequence[Value]:
+            left = f.sub(i64(panels.product.k), first)
+            short = f.op(f"icmp slt i64 {left.name}, {panels.steps}", "i1")
+            count = f.op(f"select i1 {short.name}, i64 {left.name}, i64 {panels.steps}", "i64")
+            self._part(group, _Part(first, count))
+            return ()
+
+        f.loop(0, panels.product.k, panels.steps, turn, hint="part", guarded=False)
+
+    def _part(self, group: _Group, part: _Part) -> None:
+        """The products of a part of the sum."""
+        if self.panels.copies_a:
+            self._copy_rows(group, part)
+
+        def chunk(number: Value) -> None:
+            for_kinds(self.f, number, self.column_kinds, lambda columns: self._chunk(group, part, number, columns))
+
+        self._each(group.first_column, group.last_column, chunk)
+
+    def _chunk(self, group: _Group, part: _Part, number: Value, columns: Piece) -> None:
+        """All rows of the group with one chunk of columns."""
+        self._copy_columns(group, part, number, columns)
+
+        def tile(row: Value) -> None:
+            for_kinds(self.f, row, self.row_kinds, lambda rows: self._tile_of(group, part, row, number, rows, columns))
+
+        self._each(group.first_row, group.last_row, tile)
+
+    def _each(self, first: Value, last: Value, body: Callable[[Value], None]) -> None:
+        def turn(number: Value, _: tuple[Value, ...]) -> Sequence[Value]:
+            body(number)
+            return ()
+
+        self.f.loop(first, last, 1, turn, guarded=False)
+
+    # tiles ----------------------------------------------------------------------------------------------------------------------
+
+    def _tile_of(self, group: _Group, part: _Part, row: Value, chunk: Value, rows: Piece, columns: Piece) -> None:
+        f, spec, plan, lanes = self.f, self.spec, self.plan, self.lanes
+        at_row, at_column = start_of(f, row, plan.rows), f.mul(start_of(f, chunk, plan.columns), lanes)
+        if self.panels.copies_a:
+            x, row_step, step = self._rows_at(group, row), 1, rows.width
+        else:
+            row_step, step = spec.a_strides[-2:]
+            x = f.pointer(self.pointer(0, [*group.batch, at_row], spec.a_strides[:-1]), part.first, self.element)
+        places, blocks = [r * row_step for r in range(rows.width)], [b * lanes for b in range(columns.width)]
+        outer = OuterTile(f, spec.dtype, lanes, places, blocks, [Pixels(part.count, step, columns.width * lanes)])
+        sums = self._sums_at(group, row, chunk)
+        acc = list(outer.sums(x, self.of_b, self._begin(part, sums, rows.width * columns.width)))
+
+        def end() -> None:
+            epilogue = self.epilogue(group.batch, at_row, at_column, rows.width, columns.width)
+            for i, value in enumerate(acc):
+                r, b = divmod(i, columns.width)
+                epilogue.store(value, r, b, columns.valid if b == columns.width - 1 else lanes)
+
+        if self.panels.parts == 1:
+            end()
+            return
+        after = f.add(part.first, self.panels.steps)
+        more = f.op(f"icmp slt i64 {after.name}, {spec.k}", "i1")
+        done = f.op(f"xor i1 {more.name}, true", "i1")
+        f.branch(more, lambda: self._keep(acc, sums), hint="keep")
+        f.branch(done, end, hint="end")
+
+    def _begin(self, part: _Part, sums: Value, count: int) -> list[Value]:
+        """What the accumulators start from: zero in the first part."""
+        f, zero = self.f, Value("zeroinitializer" if self.lanes > 1 else ("0.0" if self.spec.dtype.is_float else "0"), self.vector)
+        if self.panels.parts == 1:
+            return [zero] * count
+        first = f.op(f"icmp eq i64 {part.first.name}, 0", "i1")
+        kept = [self._load(f.pointer(sums, i * self.lanes, self.element), self.lanes) for i in range(count)]
+        return [f.op(f"select i1 {first.name}, {zero}, {value}", self.vector) for value in kept]
+
+    def _keep(self, acc: Sequence[Value], sums: Value) -> None:
+        for i, value in enumerate(acc):
+            self._store(value, self.f.pointer(sums, i * self.lanes, self.element))
+
+    def _sums_at(self, group: _Group, row: Value, chunk: Value) -> Value:
+        """[tile of rows][chunk of columns][row][vector][lane]"""
+        f, plan = self.f, self.plan
+        number = f.add(f.mul(f.sub(row, group.first_row), self.groups.columns.width), f.sub(chunk, group.first_column))
+        return f.pointer(self.of_sums, f.mul(number, plan.rows.width * plan.columns.width * self.lanes), self.element)
+
+    # panels ---------------------------------------------------------------------------------------------------------------------
+
+    def _rows_at(self, group: _Group, row: Value) -> Value:
+        """[tile of rows][step][row]; the last vector stored hangs over."""
+        size = self.panels.steps * self.plan.rows.width + self.lanes
+        return self.f.pointer(self.of_a, self.f.mul(self.f.sub(row, group.first_row), size), self.element)
+
+    def _copy_rows(self, group: _Group, part: _Part) -> None:
+        """Steps outside, so that what lies together is read together."""
+        f, spec, lanes = self.f, self.spec, self.lanes
+        begin = self.pointer(0, [*group.batch, i64(0)], spec.a_strides[:-1])
+        begin = f.pointer(begin, f.mul(part.first, spec.a_strides[-1]), self.element)
+
+        def copy(step: Value, row: Value, width: int, count: int) -> None:
+            source = f.pointer(begin, f.add(f.mul(step, spec.a_strides[-1]), start_of(f, row, self.plan.rows)), self.element)
+            target = f.pointer(self._rows_at(group, row), f.mul(step, width), self.element)
+            starts = [(i, start) for i in range(count) for start in range(0, width, lanes)]
+            places = [f.pointer(source, i * spec.a_strides[-1] + start, self.element) for i, start in starts]
+            values = [self._load(place, min(lanes, width - start)) for place, (_, start) in zip(places, starts, strict=True)]
+            for (i, start), value in zip(starts, values, strict=True):
+                self._store(value, f.pointer(target, i * width + start, self.element))
+
+        def rows(step: Value, count: int) -> None:
+            self._each(group.first_row, group.last_row, lambda row:
+                for_kinds(f, row, self.row_kinds, lambda kind: copy(step, row, kind.width, count)))  # fmt: skip
+
+        self._in_blocks(part, _COPIED_STEPS, rows)
+
+    def _copy_columns(self, group: _Group, part: _Part, chunk: Value, columns: Piece) -> None:
+        """[step][vector][lane], zeros in the lanes beyond the last column."""
+        f, spec = self.f, self.spec
+        column = f.mul(start_of(f, chunk, self.plan.columns), self.lanes)
+        begin = self.pointer(1, [*group.batch, column], (*spec.b_strides[:-2], spec.b_strides[-1]))
+        begin = f.pointer(begin, f.mul(part.first, spec.b_strides[-2]), self.element)
+        if spec.b_strides[-1] == 1:
+            self._copy_steps(begin, part, columns)
+            return
+        for block in range(columns.width):
+            source = f.pointer(begin, block * self.lanes * spec.b_strides[-1], self.element)
+            target = f.pointer(self.of_b, block * self.lanes, self.element)
+            self._transpose(source, target, part, columns.width * self.lanes, columns.valid if block == columns.width - 1 else self.lanes)
+
+    def _copy_steps(self, begin: Value, part: _Part, columns: Piece) -> None:
+        f, lanes = self.f, self.lanes
+
+        def copy(step: Value, count: int) -> None:
+            source = f.pointer(begin, f.mul(step, self.spec.b_strides[-2]), self.element)
+            target = f.pointer(self.of_b, f.mul(step, columns.width * lanes), self.element)
+            for i, block in product(range(count), range(columns.width)):
+                valid = columns.valid if block == columns.width - 1 else lanes
+                value = self._load(f.pointer(source, i * self.spec.b_strides[-2] + block * lanes, self.element), valid)
+                self._store(value, f.pointer(target, (i * columns.width + block) * lanes, self.element))
+
+        self._in_blocks(part, _COPIED_STEPS, copy)
+
+    def _transpose(self, begin: Value, target: Value, part: _Part, pitch: int, valid: int) -> None:
+        """One vector of columns, a square at a time; the steps that fill no square one by one."""
+        f, lanes, column_step = self.f, self.lanes, self.spec.b_strides[-1]
+
+        def steps(step: Value, count: int) -> None:
+            source = f.pointer(begin, step, self.element)
+            if count == lanes:
+                vectors = load_transposed(f, source, self.spec.dtype, lanes, column_step, valid)
+            else:
+                vectors = [load_lanes(f, source, self.spec.dtype, lanes, column_step, valid)]
+            to = f.pointer(target, f.mul(step, pitch), self.element)
+            for i, vector in enumerate(vectors):
+                self._store(vector, f.pointer(to, i * pitch, self.element))
+
+        self._in_blocks(part, lanes, steps)
+
+    def _in_blocks(self, part: _Part, size: int, body: Callable[[Value, int], None]) -> None:
+        """`body(step, count)` of `size` steps at a time, a power of two, and of single ones at the end."""
+        f = self.f
+        whole = f.op(f"and i64 {part.steps.name}, {-size}", "i64")
+        for first, last, count in ((i64(0), whole, size), (whole, part.steps, 1)):
+
+            def turn(step: Value, _: tuple[Value, ...], count: int = count) -> Sequence[Value]:
+                body(step, count)
+                return ()
+
+            f.loop(first, last, count, turn, hint="step")
+
+    def _load(self, pointer: Value, valid: int) -> Value:
+        return load_lanes(self.f, pointer, self.spec.dtype, self.lanes, 1, valid)
+
+    def _store(self, value: Value, pointer: Value) -> None:
+        store_lanes(self.f, value, pointer, self.spec.dtype, self.lanes, 1, self.lanes)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Tiles of rows and chunks of columns: the first, and the one behind the last."""
+
+    batch: list[Value]
+    first_row: Value
+    last_row: Value
+    first_column: Value
+    last_column: Value
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Terms of the sum: the first, and how many."""
+
+    first: Value
+    count: int | Value
+
+    @property
+    def steps(self) -> Value:
+        return i64(self.count) if isinstance(self.count, int) else self.count
