@@ -9,13 +9,14 @@ Each sum goes over the units of the state in order, so results do not depend on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from graphc.kernel.expr import arg
 from graphc.kernel.recurrent import Phase, RecurrentSpec
 from graphc.target import Target
 from graphc_cpu.emit.expression import Expressions
 from graphc_cpu.emit.ir import Function, Value, i64
+from graphc_cpu.kernels.recurrent_fetch import Stream
 from graphc_cpu.kernels.recurrent_items import PEEPHOLES, Place, Product, RecurrentItems, Rows
 
 
@@ -73,8 +74,8 @@ class _Recurrent(RecurrentItems):
             last = number == len(spec.cell.phases) - 1
 
             def item(d: Value, rows: Rows, units: Value, phase: Phase = phase, start: int = start, last: bool = last) -> None:
-                self._sums(phase, start, d, rows, units)
                 t = self.time(step, d)
+                self._sums(phase, start, d, t, rows, units)
                 self.each_row(rows, lambda row, inner: self.each_block(units, lambda block, of_item, valid:
                     self._cell(Place(d, t, row, inner, units, block, of_item, valid), last)))  # fmt: skip
 
@@ -83,7 +84,7 @@ class _Recurrent(RecurrentItems):
             start += spec.hidden * self.tile.units * phase.gates * self.tile.lanes
         return ()
 
-    def _sums(self, phase: Phase, start: int, d: Value, rows: Rows, units: Value) -> None:
+    def _sums(self, phase: Phase, start: int, d: Value, t: Value, rows: Rows, units: Value) -> None:
         """The products of one phase of an item, into its sums."""
         f, spec, tile = self.f, self.spec, self.tile
         item = f.add(f.mul(d, spec.unit_groups), units)
@@ -95,7 +96,27 @@ class _Recurrent(RecurrentItems):
             weights = self.at(panel, chunk * spec.hidden * tile.vectors * tile.lanes)
             numbers = range(chunk * tile.vectors, (chunk + 1) * tile.vectors)
             places = [(n // phase.gates * spec.gates + phase.first + n % phase.gates) * tile.lanes for n in numbers]
-            self.tiles(product, of_rows, weights, sums, places, rows.count)
+            vectors = [(f.add(f.mul(units, tile.units), n // phase.gates), phase.first + n % phase.gates) for n in numbers]
+            streams = [stream for block, gate in vectors for stream in self._streams(d, t, rows.start, block, gate)]
+            self.tiles(product, of_rows, weights, sums, places, rows.count, streams)
+
+    def _streams(self, d: Value, t: Value, row: Value, block: Value, gate: int) -> Iterator[Stream]:
+        """What the cell reads and writes for a gate of a vector of units."""
+        f, spec = self.f, self.spec
+        width, hidden, unit = spec.gates * spec.hidden, spec.hidden, f.mul(block, self.tile.lanes)
+        inside = f.add(unit, gate * hidden)
+
+        def stream(base: Value, width: int, place: Value, batch_first: bool, directions_last: bool) -> Stream:
+            start = f.add(self.in_time(d, t, row, width, batch_first, directions_last), place)
+            return Stream(self.at(base, start), self.row_step(width, batch_first, directions_last))
+
+        yield stream(self.x, width, inside, spec.batch_first, True)
+        if "sums" in spec.outputs:
+            yield stream(self.operand("sums"), width, inside, False, False)
+        if "y" in spec.outputs and gate == 0:
+            yield stream(self.operand("y"), hidden, unit, spec.batch_first, False)
+        if "cells" in spec.outputs and gate == spec.gates - 1:
+            yield stream(self.operand("cells"), hidden, unit, False, False)
 
     @property
     def _sums_pitch(self) -> int:

@@ -8,13 +8,14 @@ steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from graphc.kernel.expr import Expr
 from graphc.kernel.recurrent import Phase, RecurrentGradSpec
 from graphc.target import Target
 from graphc_cpu.emit.expression import Expressions
 from graphc_cpu.emit.ir import Function, Value
+from graphc_cpu.kernels.recurrent_fetch import Stream
 from graphc_cpu.kernels.recurrent_items import PEEPHOLES, Place, Product, RecurrentItems, Rows
 
 
@@ -72,8 +73,8 @@ class _RecurrentGrad(RecurrentItems):
                 self.each_row(rows, lambda row, inner: self.each_block(units, lambda block, of_item, valid:
                     self._cell(Place(d, t, row, inner, units, block, of_item, valid), phase, last)))  # fmt: skip
 
-            def product(d: Value, rows: Rows, units: Value, phase: Phase = phase, start: int = start) -> None:
-                self._product(phase, start, d, rows, units)
+            def product(d: Value, rows: Rows, units: Value, phase: Phase = phase, start: int = start, last: bool = last) -> None:
+                self._product(phase, start, d, rows, units, f.add(step, 1) if last else None)
 
             self.each_item(cell, turned)
             self.meet()
@@ -81,8 +82,8 @@ class _RecurrentGrad(RecurrentItems):
             start += phase.gates * spec.hidden * self.tile.units * self.tile.lanes
         return ()
 
-    def _product(self, phase: Phase, start: int, d: Value, rows: Rows, units: Value) -> None:
-        """The gradient of what the phase multiplied, for the item's units."""
+    def _product(self, phase: Phase, start: int, d: Value, rows: Rows, units: Value, following: Value | None) -> None:
+        """The gradient of what the phase multiplied, for the item's units. `following`: the step whose cells come next."""
         f, spec, tile = self.f, self.spec, self.tile
         depth = phase.gates * spec.hidden
         item = f.add(f.mul(d, spec.unit_groups), units)
@@ -94,7 +95,32 @@ class _RecurrentGrad(RecurrentItems):
         for chunk in range(tile.units // tile.vectors):
             weights = self.at(panel, chunk * depth * tile.vectors * tile.lanes)
             places = [(chunk * tile.vectors + vector) * tile.lanes for vector in range(tile.vectors)]
-            self.tiles(shape, of_rows, weights, result, places, rows.count)
+            blocks = [f.add(f.mul(units, tile.units), chunk * tile.vectors + vector) for vector in range(tile.vectors)]
+            streams = [stream for block in blocks if following is not None for stream in self._streams(d, following, rows.start, block)]
+            self.tiles(shape, of_rows, weights, result, places, rows.count, streams)
+
+    def _streams(self, d: Value, step: Value, row: Value, block: Value) -> Iterator[Stream]:
+        """What the cell reads and writes for a vector of units."""
+        f, spec = self.f, self.spec
+        unit = f.mul(block, self.tile.lanes)
+        t, before = self.time(step, d, backward=True), self.time(f.add(step, 1), d, backward=True)
+        every = f.add(f.mul(f.add(f.mul(d, spec.steps), t), spec.batch), row)
+        named = {"y": (before, spec.batch_first, False), "cells": (before, False, False), "sums": (t, False, False),
+                 "dy": (t, spec.batch_first, False), "dx": (t, spec.batch_first, True)}  # fmt: skip
+        vectors = {"sums": spec.gates, "dx": spec.gates, "ds": spec.gates, "holes": 3}
+        for name in ("x", *spec.inputs, *spec.outputs):
+            parts = vectors.get(name, 1) if name != "x" else spec.gates
+            width = parts * spec.hidden
+            if name == "x" or name in named:
+                when, first, last = named.get(name, (t, spec.batch_first, True))
+                start, step_of_row = self.in_time(d, when, row, width, first, last), self.row_step(width, first, last)
+            elif name in ("ds", "before", "gated", "holes"):
+                start, step_of_row = f.mul(every, width), width
+            else:
+                continue
+            base = self.x if name == "x" else self.operand(name)
+            for part in range(parts):
+                yield Stream(self.at(base, f.add(f.add(start, unit), part * spec.hidden)), step_of_row)
 
     # the cell -------------------------------------------------------------------------------------------------------------------
 

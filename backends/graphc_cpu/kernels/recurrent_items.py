@@ -14,6 +14,7 @@ from graphc.kernel.recurrent import LayerSpec
 from graphc.target import Target
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type, vector_type
 from graphc_cpu.kernels.items import Piece, digits_of, for_kinds, kernel_function, operand_pointers, pieces, start_of
+from graphc_cpu.kernels.recurrent_fetch import Fetcher, Stream
 from graphc_cpu.micro.memory import load_lanes, store_lanes
 from graphc_cpu.micro.shape import Split, split
 from graphc_cpu.micro.tile import Reduction, RegisterTile
@@ -97,6 +98,7 @@ class RecurrentItems(ABC):
         count = len(layer.operands)
         self.x, self.weights, *self.named, self.memory, scratch = operand_pointers(f, count)
         self.meeting = f.load("ptr", f.pointer(f.parameters[0], count, "ptr"), 8)
+        self.fetcher = Fetcher(f, self.element, layer.dtype.itemsize)
         self.scratch = f.pointer(scratch, f.mul(thread, layer.scratch.elements), self.element)
         self.first, self.last = f.share(layer.directions * layer.row_groups * layer.unit_groups, thread, threads)
         rest = f.op(f"urem i64 {layer.directions * layer.row_groups}, {threads.name}", "i64")
@@ -192,6 +194,11 @@ class RecurrentItems(ABC):
             number = f.add(f.mul(f.add(f.mul(t, spec.directions), d), spec.batch), row)
         return f.mul(number, width)
 
+    def row_step(self, width: int, batch_first: bool, directions_last: bool) -> int:
+        """Elements from one row to the next of what `in_time` is the offset of."""
+        spec = self.layer
+        return width * (spec.steps * spec.directions if batch_first else spec.directions if directions_last else 1)
+
     def load(self, pointer: Value, valid: int) -> Value:
         return load_lanes(self.f, pointer, self.layer.dtype, self.tile.lanes, 1, valid)
 
@@ -221,8 +228,11 @@ class RecurrentItems(ABC):
 
     # products -------------------------------------------------------------------------------------------------------------------
 
-    def tiles(self, product: Product, of_rows: Value, weights: Value, sums: Value, places: Sequence[int], count: int) -> None:
-        """The register tiles of `count` rows with one panel of weights; `places` of its vectors in a row of the sums."""
+    def tiles(
+        self, product: Product, of_rows: Value, weights: Value, sums: Value, places: Sequence[int], count: int, streams: Sequence[Stream],
+    ) -> None:  # fmt: skip
+        """The register tiles of `count` rows with one panel of weights; `places` of its vectors in a row of the sums. `streams`, from the
+        first row on: what is fetched meanwhile."""
         f, spec, tile = self.f, self.layer, self.tile
         done = 0
         for first, last, width in split(count, tile.rows).ranges:
@@ -232,6 +242,7 @@ class RecurrentItems(ABC):
                 sums_of = Reduction(product.depth, product.depth, 0, 1, (), tile.vectors * tile.lanes)
                 pixels = [r * product.pitch for r in range(width)]
                 register = RegisterTile(f, spec.dtype, tile.lanes, pixels, tile.vectors, sums_of)
+                register.meanwhile = self.fetcher.begin(streams, row, width, register.turns)
                 acc = register.emit(self.at(of_rows, f.mul(row, product.pitch)), weights)
                 base = self.at(sums, f.mul(row, product.sums_pitch))
                 for r in range(width):

@@ -62,13 +62,15 @@ class RegisterTile:
 
     `valid`: lanes of the last block's weights that may be read (the others count as zero). `storage`: how they are stored, see compressed.
     `ahead`: an address from which on as many bytes as one of `ahead_share` tiles needs are fetched into the second-level cache meanwhile.
-    `initial`: the vector of each block that its accumulators start from; None: zero.
+    `initial`: the vector of each block that its accumulators start from; None: zero. `meanwhile`: done at the beginning of each of the
+    `turns` of the loop over channels, whose number it is given.
     """
 
     def __init__(
         self, f: Function, dtype: DType, lanes: int, pixels: Sequence[int], blocks: int, reduction: Reduction, valid: int = 0,
         storage: str = "", ahead: Value | None = None, ahead_share: int = 1, initial: Sequence[Value] | None = None,
     ) -> None:  # fmt: skip
+        self.meanwhile: Callable[[Value], None] | None = None
         self.valid, self.storage = valid or lanes, storage
         self.ahead, self.ahead_share, self.initial = ahead, ahead_share, initial
         self.f, self.dtype, self.lanes = f, dtype, lanes
@@ -77,6 +79,12 @@ class RegisterTile:
         self.vector = vector_type(self.element, lanes)
         most = 16 if lanes * dtype.itemsize > 16 else 4  # longer bodies of 16-byte vectors spill: their broadcasts need registers
         self.unroll = lanes if reduction.is_transposed else max(1, min(most, BODY_FMAS // (len(self.pixels) * blocks)))
+
+    @property
+    def turns(self) -> int:
+        """Of the loop over the channels of a block."""
+        block = min(self.reduction.block, self.reduction.channels)
+        return block // (self.unroll if self.reduction.is_transposed else even_unroll(block, self.unroll)) if block else 0
 
     def emit(self, x: Value, weights: Value) -> list[list[Value]]:
         """Accumulators [pixel][block] after the whole reduction that starts at pointers x and weights."""
@@ -121,7 +129,9 @@ class RegisterTile:
         if turns == 1:
             return self._at(x, step), body(x, state)
 
-        def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
+        def turn(number: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
+            if self.meanwhile is not None and hint == "c":
+                self.meanwhile(number)
             return (self._at(carried[0], step), *body(carried[0], carried[1:]))
 
         after = self.f.loop(0, turns, 1, turn, (x, *state), hint=hint, guarded=False)
