@@ -146,7 +146,7 @@ def _recurrent_text(spec: RecurrentSpec | RecurrentGradSpec) -> str:
     cell = spec.cell
     parts: dict[str, Expr | None] = {"gated": cell.gated}
     if isinstance(cell, Cell):
-        parts |= {"c": cell.c, "h": cell.h}
+        parts |= {"c": cell.c, "h": cell.h, **{f"sums{i}": value for i, value in enumerate(cell.sums)}}
     else:
         parts |= {"direct": cell.direct, "dc": cell.dc}
         for name, values in (("dx", cell.dx), ("ds", cell.ds), ("holes", cell.holes)):

@@ -41,11 +41,13 @@ class Cell:
     biases, and `s<g>`, its part of the recurrent product; the states `h` and `c` before the step; `pi`, `po`, `pf` (peepholes); `b` (a
     bias inside the recurrent product).
 
-    `h`, `c` are the states after the step (`c` is None where there is none); `gated`: what the second phase multiplies, or None.
+    `h`, `c` are the states after the step (`c` is None where there is none); `gated`: what the second phase multiplies, or None. `sums`: of
+    each gate what a gradient needs of both products: x<g> + s<g> where the cell sees but their sum, else s<g>.
     """
 
     gates: int
     phases: tuple[Phase, ...]
+    sums: tuple[Expr, ...]
     h: Expr
     c: Expr | None = None
     gated: Expr | None = None
@@ -65,7 +67,8 @@ class Tile:
 
 @dataclass(frozen=True)
 class GradCell:
-    """The backward step of a unit, over the args of its `Cell` and `dh`, `dc`, the gradients of the states after the step, and `dgated`.
+    """The backward step of a unit, over the args of its `Cell` and `dh`, `dc`, the gradients of the states after the step, and `dgated`;
+    `s<g>` is what the cell's `sums` say, and `x<g>` is left only of gates that need it beside.
 
     `dx`, `ds`: gradients of each gate's parts of the input product and the recurrent product; `direct`: of h before the step, but for
     what comes through the products, None for 0; `dc`: of c before it; `holes`: of pi, po, pf; `gated` as in the cell. Each phase makes
@@ -134,7 +137,7 @@ class LayerSpec(ABC):
     def operand(self, name: str) -> Operand:
         """One of `inputs` or `outputs`, or x or weights."""
         d, b, h, t, g = self.directions, self.batch, self.hidden, self.steps, self.gates * self.hidden
-        by_time, by_direction = (t, d, b), (d, t, b)
+        by_time, by_direction = (t, d, b), (d, b, t) if self.batch_first else (d, t, b)
         x = (b, t, d * g) if self.batch_first else (t, b, d * g)
         y = (b, t, d, h) if self.batch_first else (*by_time, h)
         shapes = {
@@ -167,7 +170,7 @@ class RecurrentSpec(LayerSpec):
     Operands, in order: `x` (T, B, D*G*H), or (B, T, D*G*H) where `batch_first`, the gates of each direction one after the other;
     `weights` (D, G*H, H), packed; those of `inputs`: `bias` (D, H), `peepholes` (D, 3*H: pi, po, pf), `lengths` (B) i32, `h0` and `c0`
     (D, B, H); those of `outputs`: `y` (T, D, B, H), `y_h` and `y_c` (D, B, H), `cells` (T, D, B, H), the state c after each step,
-    `sums` (T, D, B, G*H), the recurrent products; then memory that all threads share, and memory of each thread. batch_first:
+    `sums` (T, D, B, G*H), see `Cell`; then memory that all threads share, and memory of each thread. batch_first:
     h0, c0, y_h, y_c are (B, D, H), y is (B, T, D, H); cells and sums are as ever.
     One more argument follows the operands: how threads wait for each other (`graphc.schedule.plan.Ref`, space "pool").
 
@@ -217,7 +220,8 @@ class RecurrentGradSpec(LayerSpec):
 
     Operands: `x` and `weights` (packed for this kernel), those of `inputs`: the optional inputs of the layer, its results `y`, `cells`,
     `sums`, and the gradients `dy`, `dy_h`, `dy_c`; those of `outputs`: `dx`, `ds` (D, T, B, G*H), `before` (D, T, B, H), the states h
-    before the steps, `dh0`, `dc0`, `gated`, `holes` (D, T, B, 3*H); then memory as in RecurrentSpec. Where a row takes no part in a step,
+    before the steps, `dh0`, `dc0`, `gated`, `holes` (D, T, B, 3*H), those of (D, T, ...) as (D, B, T, ...) where batch_first; then memory
+    as in RecurrentSpec. Where a row takes no part in a step,
     its dx, ds and holes are 0, and the gradients of its states stay.
     """
 

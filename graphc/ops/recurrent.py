@@ -38,7 +38,8 @@ class Recurrent(Op):
     weights (D, G*H, H); then those that `given` names, in this order: bias (D, H), inside the recurrent product of a gru with
     linear_before_reset; peepholes (D, 3*H) of an lstm; lengths (B) i32; h0 and c0 (D, B, H), zeros where not given.
     Outputs: y (T, D, B, H), all states h; y_h (D, B, H), the last one; of an lstm y_c, the last state c, and cells (T, D, B, H), all of
-    them; sums (T, D, B, G*H), the recurrent products, for gradients. `batch_first`: x is (B, T, D*G*H), h0, c0, y_h, y_c (B, D, H),
+    them; sums (T, D, B, G*H), for gradients: x + r' (below) of each gate, but r' alone of the last one of a gru with linear_before_reset.
+    `batch_first`: x is (B, T, D*G*H), h0, c0, y_h, y_c (B, D, H),
     y (B, T, D, H); cells and sums stay.
 
     A row takes part in steps 0 .. length-1, and `reverse` begins with the last of them; in the steps beyond its states stay and y is 0,
@@ -184,26 +185,26 @@ class Recurrent(Op):
     def _step(
         self, x: Array, weights: Array, h: Array, c: Array, bias: Array | None = None, peepholes: Array | None = None
     ) -> tuple[Array, Array, Array]:  # fmt: skip
-        """The states after one step, and the recurrent products: x (B, G*H), weights (G*H, H), states (B, H)."""
+        """The states after one step, and the sums: x (B, G*H), weights (G*H, H), states (B, H)."""
         sums = h @ weights.T
         gate, product = np.split(x, self.gates, axis=1), np.split(sums, self.gates, axis=1)
         if self.cell == "rnn":
-            return self._activate(0, x + sums), c, sums
+            return self._activate(0, x + sums), c, x + sums
         if self.cell == "gru":
             update, reset = (self._activate(0, gate[i] + product[i]) for i in (0, 1))
             if self.linear_before_reset:
-                inner = reset * (product[2] + (0 if bias is None else bias))
+                inner, last = reset * (product[2] + (0 if bias is None else bias)), product[2]
             else:
                 inner = (reset * h) @ weights[2 * h.shape[1] :].T
-                sums = np.concatenate([*product[:2], inner], axis=1)
+                last = gate[2] + inner
             fresh = self._activate(1, gate[2] + inner)
-            return (1 - update) * fresh + update * h, c, sums
+            return (1 - update) * fresh + update * h, c, np.concatenate([gate[0] + product[0], gate[1] + product[1], last], axis=1)
         to_i, to_o, to_f = (0, 0, 0) if peepholes is None else np.split(peepholes, 3)
         enter = self._activate(0, gate[0] + product[0] + to_i * c)
         keep = 1 - enter if self.input_forget else self._activate(0, gate[2] + product[2] + to_f * c)
         c = keep * c + enter * self._activate(1, gate[3] + product[3])
         out = self._activate(0, gate[1] + product[1] + to_o * c)
-        return out * self._activate(2, c), c, sums
+        return out * self._activate(2, c), c, x + sums
 
     def _activate(self, number: int, x: Array) -> Array:
         leaf = arg("x", dtype(x.dtype))

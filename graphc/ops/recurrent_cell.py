@@ -68,7 +68,7 @@ def make_cell(
         return lambda x: activate(name, _bounded(x, clip), alpha, beta)
 
     if kind == "rnn":
-        return Cell(1, (Phase(0, 1),), function(0)(_gate(0, dtype)))
+        return Cell(1, (Phase(0, 1),), (_gate(0, dtype),), function(0)(_gate(0, dtype)))
     if kind == "gru":
         return _gru(function(0), function(1), dtype, bias, linear_before_reset)
     return _lstm((function(0), function(1), function(2)), dtype, peepholes, input_forget)
@@ -93,7 +93,7 @@ def _lstm(functions: tuple[Activate, Activate, Activate], dtype: DType, peephole
     enter = gate(0, "pi", c)
     keep = 1.0 - enter if input_forget else gate(2, "pf", c)
     new = keep * c + enter * g(_gate(3, dtype))
-    return Cell(4, (Phase(0, 4),), gate(1, "po", new) * h(new), c=new)
+    return Cell(4, (Phase(0, 4),), tuple(_gate(number, dtype) for number in range(4)), gate(1, "po", new) * h(new), c=new)
 
 
 def _gru(f: Activate, g: Activate, dtype: DType, bias: bool, linear_before_reset: bool) -> Cell:
@@ -102,9 +102,11 @@ def _gru(f: Activate, g: Activate, dtype: DType, bias: bool, linear_before_reset
     inner = arg("s2", dtype) + arg("b", dtype) if bias else arg("s2", dtype)
     if linear_before_reset:
         fresh = g(arg("x2", dtype) + reset * inner)
-        return Cell(3, (Phase(0, 3),), (1.0 - update) * fresh + update * h)
+        sums = (_gate(0, dtype), _gate(1, dtype), arg("s2", dtype))
+        return Cell(3, (Phase(0, 3),), sums, (1.0 - update) * fresh + update * h)
     fresh = g(arg("x2", dtype) + inner)
-    return Cell(3, (Phase(0, 2), Phase(2, 1, of_gated=True)), (1.0 - update) * fresh + update * h, gated=reset * h)
+    sums = tuple(_gate(number, dtype) for number in range(3))
+    return Cell(3, (Phase(0, 2), Phase(2, 1, of_gated=True)), sums, (1.0 - update) * fresh + update * h, gated=reset * h)
 
 
 # backward -----------------------------------------------------------------------------------------------------------------------------
@@ -118,7 +120,16 @@ def grad_cell(cell: Cell, dtype: DType, peepholes: bool) -> GradCell:
     dc = slope.by("c") if cell.c is not None else None
     holes = tuple(slope.by(name) or _zero(dtype) for name in ("pi", "po", "pf")) if peepholes else ()
     phases = tuple(reversed(cell.phases))
-    return GradCell(cell.gates, phases, dx, ds, slope.by("h"), dc if cell.c is None else dc or _zero(dtype), holes, cell.gated)
+    direct, dc = slope.by("h"), dc if cell.c is None else dc or _zero(dtype)
+    kept = {value: arg(f"s{gate}", dtype) for gate, value in enumerate(cell.sums) if value.fn != "arg"}
+
+    def known(*values: Expr) -> tuple[Expr, ...]:
+        return tuple(substitute(value, kept) for value in values)
+
+    (direct_of,) = known(direct) if direct is not None else (None,)
+    (dc_of,) = known(dc) if dc is not None else (None,)
+    (gated,) = known(cell.gated) if cell.gated is not None else (None,)
+    return GradCell(cell.gates, phases, known(*dx), known(*ds), direct_of, dc_of, known(*holes), gated)
 
 
 class _Slope:

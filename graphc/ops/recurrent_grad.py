@@ -34,7 +34,8 @@ class RecurrentGrad(Recurrent):
     Inputs: those of the layer, then its results y, cells (of an lstm) and sums, then the gradients dy, dy_h and (of an lstm) dy_c.
     Outputs: dx as x; ds (D, T, B, G*H), of the recurrent products; before (D, T, B, H), the states h before each step; dh0 and dc0 as y_h;
     gated (D, T, B, H), what the last gate of a gru multiplies, where that is not h itself; holes (D, T, B, 3*H), of the peepholes in each
-    step. Gradients of weights follow as one product of ds and before. In steps in which a row takes no part all is 0, but for before
+    step. `batch_first`: those of (D, T, B, ...) are (D, B, T, ...). Gradients of weights follow as one product of ds, or of dx where it
+    is the same, and before. In steps in which a row takes no part all is 0, but for before
     and gated, which then mean nothing.
     """
 
@@ -68,8 +69,9 @@ class RecurrentGrad(Recurrent):
         x, state = types[0], made["y_h"]
         steps, d, batch, sums = made["sums"].shape
         hidden = types[1].shape[2]
-        shapes = {"dx": x.shape, "ds": (d, steps, batch, sums), "dh0": state.shape, "dc0": state.shape}
-        shapes |= {"before": (d, steps, batch, hidden), "gated": (d, steps, batch, hidden), "holes": (d, steps, batch, 3 * hidden)}
+        every = (d, batch, steps) if self.batch_first else (d, steps, batch)
+        shapes = {"dx": x.shape, "ds": (*every, sums), "dh0": state.shape, "dc0": state.shape}
+        shapes |= {"before": (*every, hidden), "gated": (*every, hidden), "holes": (*every, 3 * hidden)}
         return tuple(x.with_shape(shapes[name]) for name in self.output_names)
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
@@ -92,6 +94,7 @@ class RecurrentGrad(Recurrent):
         made["dx"] = made["dx"].reshape(x.shape)
         if self.batch_first:
             made |= {key: made[key].swapaxes(0, 1) for key in ("dx", "dh0", "dc0")}
+            made |= {key: made[key].swapaxes(1, 2) for key in ("ds", "before", "gated", "holes")}
         return tuple(np.ascontiguousarray(made[name]).astype(arrays[0].dtype) for name in self.output_names)
 
     def _backward(self, k: int, named: Mapping[str, Array], made: Mapping[str, Array]) -> None:
@@ -159,7 +162,7 @@ def recurrent_gradient(builder: Builder, node: Node, grads: Sequence[Value]) -> 
     saved = [results[name] for name in ("y", "cells", "sums") if name in results]
     seeds = [incoming[name] for name in ("y", "y_h", "y_c") if name in incoming]
     made = dict(zip(back.output_names, builder.add_many(back, *node.inputs, *saved, *seeds), strict=True))
-    found = {"x": made["dx"], "weights": _weights(builder, made, op), "h0": made["dh0"], "c0": made.get("dc0")}
+    found = {"x": made["dx"], "weights": _weights(builder, made, _of_sums(builder, made, back), op), "h0": made["dh0"], "c0": made.get("dc0")}
     a, hidden = Arithmetic(builder), node.inputs[1].type.shape[2]
     if "holes" in made:
         found["peepholes"] = a.reduce("sum", made["holes"], (1, 2), keepdims=False)
@@ -168,17 +171,25 @@ def recurrent_gradient(builder: Builder, node: Node, grads: Sequence[Value]) -> 
     return [found.get(name) for name in op.input_names]
 
 
-def _weights(builder: Builder, made: Mapping[str, Value], op: Recurrent) -> Value:
+def _of_sums(builder: Builder, made: Mapping[str, Value], op: RecurrentGrad) -> Value:
+    """ds, or dx where it holds the same numbers in the same order: then nobody reads ds, and it is not stored."""
+    from graphc.ops.compose import reshape  # late: it builds on ops
+
+    cell = op.layer.grad_cell(made["dx"].type.dtype)
+    return reshape(builder, made["dx"], made["ds"].type.shape) if len(op.reverse) == 1 and cell.dx == cell.ds else made["ds"]
+
+
+def _weights(builder: Builder, made: Mapping[str, Value], ds: Value, op: Recurrent) -> Value:
     """One product over all steps and rows for each direction, (D, G*H, H); two where the last gate multiplies gated rows."""
     hidden = made["before"].type.shape[3]
     if "gated" not in made:
-        return _product(builder, made["ds"], made["before"])
-    first = _product(builder, _part(builder, made["ds"], 0, hidden * 2), made["before"])
-    return builder.add(Concat(1), first, _product(builder, _part(builder, made["ds"], hidden * 2, hidden), made["gated"]))
+        return _product(builder, ds, made["before"])
+    first = _product(builder, _part(builder, ds, 0, hidden * 2), made["before"])
+    return builder.add(Concat(1), first, _product(builder, _part(builder, ds, hidden * 2, hidden), made["gated"]))
 
 
 def _product(builder: Builder, ds: Value, rows: Value) -> Value:
-    """ds^T rows, over the steps and rows of (D, T, B, ...)."""
+    """ds^T rows, over the steps and rows of (D, T, B, ...) or (D, B, T, ...)."""
     from graphc.ops.compose import reshape  # late: it builds on ops
 
     flat = [reshape(builder, v, (v.type.shape[0], v.type.shape[1] * v.type.shape[2], v.type.shape[3])) for v in (ds, rows)]

@@ -73,10 +73,10 @@ def _step(
     kind: str, x: Array, weights: Array, h: Array, c: Array, functions: Sequence[Function], bias: Array | None,
     holes: Sequence[Array] | None, linear_before_reset: bool, input_forget: bool,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """One row in one step: the new h and c, and the recurrent products."""
+    """One row in one step: the new h and c, and the sums."""
     sums = weights @ h
     if kind == "rnn":
-        return functions[0](x + sums), c, sums
+        return functions[0](x + sums), c, x + sums
     if kind == "gru":
         xz, xr, xn = np.split(x, 3)
         sz, sr, sn = np.split(sums, 3)
@@ -84,15 +84,15 @@ def _step(
         if linear_before_reset:
             n = functions[1](xn + r * (sn if bias is None else sn + bias))
         else:
-            sn = np.split(weights, 3)[2] @ (r * h)
-            n = functions[1](xn + sn)
-        return (1 - z) * n + z * h, c, np.concatenate([sz, sr, sn])
+            sn = xn + np.split(weights, 3)[2] @ (r * h)
+            n = functions[1](sn)
+        return (1 - z) * n + z * h, c, np.concatenate([xz + sz, xr + sr, sn])
     i, o, f, g = np.split(x + sums, 4)
     pi, po, pf = holes if holes is not None else (np.zeros_like(c),) * 3
     enter = functions[0](i + pi * c)
     keep = 1 - enter if input_forget else functions[0](f + pf * c)
     c = keep * c + enter * functions[1](g)
-    return functions[0](o + po * c) * functions[2](c), c, sums
+    return functions[0](o + po * c) * functions[2](c), c, x + sums
 
 
 def torch_layer(

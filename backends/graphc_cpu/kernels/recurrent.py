@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from graphc.kernel.expr import arg
 from graphc.kernel.recurrent import Phase, RecurrentSpec
 from graphc.target import Target
 from graphc_cpu.emit.expression import Expressions
@@ -161,7 +160,7 @@ class _Recurrent(RecurrentItems):
         if "sums" in spec.outputs:
             for gate in range(spec.gates):
                 offset = self.f.add(self.f.add(self.f.mul(every, spec.gates), gate * spec.hidden), at)
-                self.store(expressions.value(arg(f"s{gate}", spec.dtype)), self.at(self.operand("sums"), offset), place.valid)
+                self.store(expressions.value(spec.cell.sums[gate]), self.at(self.operand("sums"), offset), place.valid)
 
     def _leaves(self, place: Place) -> Callable[[str], Value]:
         f, spec, lanes = self.f, self.spec, self.tile.lanes

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from graphc.kernel.expr import Expr
+from graphc.kernel.expr import Expr, walk
 from graphc.kernel.recurrent import Phase, RecurrentGradSpec
 from graphc.target import Target
 from graphc_cpu.emit.expression import Expressions
@@ -29,6 +29,9 @@ class _RecurrentGrad(RecurrentItems):
         super().__init__(spec, target, name)
         self.spec = spec
         self.dc, self.dgated, self.sums, _ = spec.shared
+        slopes = (*spec.cell.dx, *spec.cell.ds, *spec.cell.holes)
+        names = {node.attr for node in walk(*slopes) if node.fn == "arg"}
+        self._gates_of_x = [gate for gate in range(spec.gates) if f"x{gate}" in names]
         self.adds = spec.cell.direct is not None or "lengths" in spec.inputs
 
     @property
@@ -104,7 +107,7 @@ class _RecurrentGrad(RecurrentItems):
         f, spec = self.f, self.spec
         unit = f.mul(block, self.tile.lanes)
         t, before = self.time(step, d, backward=True), self.time(f.add(step, 1), d, backward=True)
-        every = f.add(f.mul(f.add(f.mul(d, spec.steps), t), spec.batch), row)
+        every, every_step = self._number(d, t, row), spec.steps if spec.batch_first else 1
         named = {"y": (before, spec.batch_first, False), "cells": (before, False, False), "sums": (t, False, False),
                  "dy": (t, spec.batch_first, False), "dx": (t, spec.batch_first, True)}  # fmt: skip
         vectors = {"sums": spec.gates, "dx": spec.gates, "ds": spec.gates, "holes": 3}
@@ -115,11 +118,11 @@ class _RecurrentGrad(RecurrentItems):
                 when, first, last = named.get(name, (t, spec.batch_first, True))
                 start, step_of_row = self.in_time(d, when, row, width, first, last), self.row_step(width, first, last)
             elif name in ("ds", "before", "gated", "holes"):
-                start, step_of_row = f.mul(every, width), width
+                start, step_of_row = f.mul(every, width), width * every_step
             else:
                 continue
             base = self.x if name == "x" else self.operand(name)
-            for part in range(parts):
+            for part in range(parts) if name != "x" else self._gates_of_x:
                 yield Stream(self.at(base, f.add(f.add(start, unit), part * spec.hidden)), step_of_row)
 
     # the cell -------------------------------------------------------------------------------------------------------------------
@@ -135,7 +138,7 @@ class _RecurrentGrad(RecurrentItems):
             found = expressions.value(value)
             return found if live is None else f.op(f"select {live}, {found}, {self.zero}", found.type)
 
-        every = f.add(f.mul(f.add(f.mul(place.d, spec.steps), place.t), spec.batch), place.row)
+        every = self._number(place.d, place.t, place.row)
         at = f.mul(place.block, lanes)
         for gate in range(phase.first, phase.first + phase.gates):
             ds = shown(cell.ds[gate])
@@ -163,6 +166,13 @@ class _RecurrentGrad(RecurrentItems):
             if live is not None:
                 value = f.op(f"select {live}, {value}, {self.load(pointer, lanes)}", value.type)
             self.store(value, pointer, lanes)
+
+    def _number(self, d: Value, t: Value, row: Value) -> Value:
+        """Of a row of (D, T, B, ...), or of (D, B, T, ...) where batch_first."""
+        f, spec = self.f, self.spec
+        if spec.batch_first:
+            return f.add(f.mul(f.add(f.mul(d, spec.batch), row), spec.steps), t)
+        return f.add(f.mul(f.add(f.mul(d, spec.steps), t), spec.batch), row)
 
     def _put(self, name: str, value: Value, offset: Value, place: Place) -> None:
         """Store to an output, where somebody reads it."""
