@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from math import prod
 
 from graphc.kernel.spec import MatmulPanels
@@ -113,14 +112,13 @@ class _Panels(Matmul):
             self._copy_rows(group, part)
 
         def chunk(number: Value) -> None:
+            self._copy_columns(group, part, number)
             for_kinds(self.f, number, self.column_kinds, lambda columns: self._chunk(group, part, number, columns))
 
         self._each(group.first_column, group.last_column, chunk)
 
     def _chunk(self, group: _Group, part: _Part, number: Value, columns: Piece) -> None:
         """All rows of the group with one chunk of columns."""
-        self._copy_columns(group, part, number, columns)
-
         def tile(row: Value) -> None:
             for_kinds(self.f, row, self.row_kinds, lambda rows: self._tile_of(group, part, row, number, rows, columns))
 
@@ -210,48 +208,39 @@ class _Panels(Matmul):
 
         self._in_blocks(part, _COPIED_STEPS, rows)
 
-    def _copy_columns(self, group: _Group, part: _Part, chunk: Value, columns: Piece) -> None:
-        """[step][vector][lane], zeros in the lanes beyond the last column."""
-        f, spec = self.f, self.spec
-        column = f.mul(start_of(f, chunk, self.plan.columns), self.lanes)
-        begin = self.pointer(1, [*group.batch, column], (*spec.b_strides[:-2], spec.b_strides[-1]))
-        begin = f.pointer(begin, f.mul(part.first, spec.b_strides[-2]), self.element)
-        if spec.b_strides[-1] == 1:
-            self._copy_steps(begin, part, columns)
-            return
-        for block in range(columns.width):
-            source = f.pointer(begin, block * self.lanes * spec.b_strides[-1], self.element)
-            target = f.pointer(self.of_b, block * self.lanes, self.element)
-            self._transpose(source, target, part, columns.width * self.lanes, columns.valid if block == columns.width - 1 else self.lanes)
+    def _copy_columns(self, group: _Group, part: _Part, chunk: Value) -> None:
+        """[step][vector][lane], zeros in the lanes beyond the last column. Vectors outside: code for one of each kind."""
+        f, spec, plan = self.f, self.spec, self.plan
+        width, first = width_of(f, chunk, plan.columns), start_of(f, chunk, plan.columns)
+        pitch = f.mul(width, self.lanes)
+        tail = spec.n % self.lanes or self.lanes
+        kinds = pieces(Split(plan.columns.total, plan.columns.total), self.lanes, tail)
 
-    def _copy_steps(self, begin: Value, part: _Part, columns: Piece) -> None:
-        f, lanes = self.f, self.lanes
+        def block(number: Value) -> None:
+            vector = f.add(first, number)
+            begin = self.pointer(1, [*group.batch, f.mul(vector, self.lanes)], (*spec.b_strides[:-2], spec.b_strides[-1]))
+            begin = f.pointer(begin, f.mul(part.first, spec.b_strides[-2]), self.element)
+            target = f.pointer(self.of_b, f.mul(number, self.lanes), self.element)
+            for_kinds(f, vector, kinds, lambda kind: self._copy_vector(begin, target, pitch, part, kind.valid))
 
-        def copy(step: Value, count: int) -> None:
-            source = f.pointer(begin, f.mul(step, self.spec.b_strides[-2]), self.element)
-            target = f.pointer(self.of_b, f.mul(step, columns.width * lanes), self.element)
-            for i, block in product(range(count), range(columns.width)):
-                valid = columns.valid if block == columns.width - 1 else lanes
-                value = self._load(f.pointer(source, i * self.spec.b_strides[-2] + block * lanes, self.element), valid)
-                self._store(value, f.pointer(target, (i * columns.width + block) * lanes, self.element))
+        self._each(i64(0), width, block)
 
-        self._in_blocks(part, _COPIED_STEPS, copy)
-
-    def _transpose(self, begin: Value, target: Value, part: _Part, pitch: int, valid: int) -> None:
-        """One vector of columns, a square at a time; the steps that fill no square one by one."""
-        f, lanes, column_step = self.f, self.lanes, self.spec.b_strides[-1]
+    def _copy_vector(self, begin: Value, target: Value, pitch: Value, part: _Part, valid: int) -> None:
+        """One vector of columns, where its steps are contiguous a square at a time, transposed in registers; the other steps one by one."""
+        f, dtype, lanes, (step_of_b, lane_step) = self.f, self.spec.dtype, self.lanes, self.spec.b_strides[-2:]
+        turned = step_of_b == 1 != lane_step
 
         def steps(step: Value, count: int) -> None:
-            source = f.pointer(begin, step, self.element)
-            if count == lanes:
-                vectors = load_transposed(f, source, self.spec.dtype, lanes, column_step, valid)
+            source = f.pointer(begin, f.mul(step, step_of_b), self.element)
+            if turned and count == lanes:
+                vectors = load_transposed(f, source, dtype, lanes, lane_step, valid)
             else:
-                vectors = [load_lanes(f, source, self.spec.dtype, lanes, column_step, valid)]
-            to = f.pointer(target, f.mul(step, pitch), self.element)
+                places = [f.pointer(source, i * step_of_b, self.element) for i in range(count)]
+                vectors = [load_lanes(f, place, dtype, lanes, lane_step, valid) for place in places]
             for i, vector in enumerate(vectors):
-                self._store(vector, f.pointer(to, i * pitch, self.element))
+                self._store(vector, f.pointer(target, f.op(f"mul i64 {f.add(step, i).name}, {pitch.name}", "i64"), self.element))
 
-        self._in_blocks(part, lanes, steps)
+        self._in_blocks(part, lanes if turned else _COPIED_STEPS, steps)
 
     def _in_blocks(self, part: _Part, size: int, body: Callable[[Value, int], None]) -> None:
         """`body(step, count)` of `size` steps at a time, a power of two, and of single ones at the end."""

@@ -76,7 +76,7 @@ class OuterTile:
         if turns > 1:
 
             def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
-                at_x, at_g, *sums = carried
+                at_x, at_g, *sums = self._opaque(carried)
                 return (self._at(at_x, unroll * dim.x), self._at(at_g, unroll * dim.g), *self._body(at_x, at_g, sums, dim, unroll))
 
             x, g, *acc = self.f.loop(0, turns, 1, turn, (x, g, *acc), hint="pixel", guarded=False)
@@ -92,11 +92,15 @@ class OuterTile:
         for start, stop, step in ((i64(0), whole, unroll), (whole, count, 1)):
 
             def turn(_: Value, carried: tuple[Value, ...], step: int = step) -> Sequence[Value]:
-                at_x, at_g, *sums = carried
+                at_x, at_g, *sums = self._opaque(carried)
                 return (self._at(at_x, step * dim.x), self._at(at_g, step * dim.g), *self._body(at_x, at_g, sums, dim, step))
 
             x, g, *acc = f.loop(start, stop, step, turn, (x, g, *acc), hint="pixel")
         return acc
+
+    def _opaque(self, carried: Sequence[Value]) -> list[Value]:
+        """The two addresses unknown to LLVM's loop analysis: it tries to share out the body's many addresses for up to a second."""
+        return [*(self.f.op(f"freeze ptr {pointer.name}", "ptr") for pointer in carried[:2]), *carried[2:]]
 
     def _most(self) -> int:
         """Pixels of an unrolled body: a power of two."""
