@@ -14,6 +14,7 @@ from graphc.ops.pointwise import Cast, op
 from graphc.ops.random import Dropout
 from graphc.ops.recurrent import OPTIONAL, Recurrent
 from graphc.ops.recurrent_cell import GATES
+from graphc.ops.recurrent_mask import WithinLengths
 from graphc.types.dtype import i32
 from graphc_dsl.arguments import whole
 from graphc_dsl.init import InitLike, uniform
@@ -107,6 +108,7 @@ class _Stack:
             if not given["lengths"].type.dtype.is_int:
                 raise TypeMismatchError(f"lengths are {given['lengths'].type}", hint="integers: numbers of steps")
             given["lengths"] = new.add(Cast(i32), given["lengths"])
+            x = new.tensor(new.add(WithinLengths(batch_first=True), new.value(x), given["lengths"]))
         for key in ("h0", "c0"):
             if key in given and given[key].type.shape[1:] != (count * d, self.units):
                 raise ShapeError(f"{key} is {given[key].type}", hint=f"(N, {count * d}, {self.units})")

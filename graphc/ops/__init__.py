@@ -18,6 +18,7 @@ from graphc.ops import (
     random,
     recurrent,
     recurrent_grad,
+    recurrent_mask,
     reduce,
     resize,
     scatter,
@@ -26,6 +27,6 @@ from graphc.ops import (
 
 __all__ = [
     "activations", "conv", "conv_weight", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm", "norm_training",
-    "pointwise", "pool", "pool_spread", "random", "recurrent", "recurrent_grad", "reduce", "resize", "scatter",
-    "sort",
+    "pointwise", "pool", "pool_spread", "random", "recurrent", "recurrent_grad", "recurrent_mask", "reduce", "resize",
+    "scatter", "sort",
 ]  # fmt: skip

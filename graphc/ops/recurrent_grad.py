@@ -35,8 +35,8 @@ class RecurrentGrad(Recurrent):
     Outputs: dx as x; ds (D, T, B, G*H), of the recurrent products; before (D, T, B, H), the states h before each step; dh0 and dc0 as y_h;
     gated (D, T, B, H), what the last gate of a gru multiplies, where that is not h itself; holes (D, T, B, 3*H), of the peepholes in each
     step. `batch_first`: those of (D, T, B, ...) are (D, B, T, ...). Gradients of weights follow as one product of ds, or of dx where it
-    is the same, and before. In steps in which a row takes no part all is 0, but for before
-    and gated, which then mean nothing.
+    is the same, and before. In steps in which a row takes no part all is 0, but for
+    before, which then is some state.
     """
 
     name: ClassVar[str] = "recurrent_grad"
@@ -139,7 +139,7 @@ class RecurrentGrad(Recurrent):
             if grad.holes:
                 made["holes"][k, t] = np.concatenate([value(part) for part in grad.holes], axis=1)
             if grad.gated is not None:
-                made["gated"][k, t] = evaluate(grad.gated, {arg(name, element): array for name, array in env.items()})
+                made["gated"][k, t] = value(grad.gated)
             direct = value(grad.direct) if grad.direct is not None else 0
             dh = np.where(live, direct + through, dh)
             dc = dc if grad.dc is None else np.where(live, value(grad.dc), dc)

@@ -38,9 +38,10 @@ def _expected(kind: str, layers: int, parameters: dict[str, Any], x: Any, target
     return float(loss.detach()), {name: value.grad.numpy() for name, value in module.named_parameters()}
 
 
+@pytest.mark.parametrize("padding", [0.0, np.nan], ids=["zeros", "nan"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
-def test_gradients_are_those_of_torch(kind: str, layers: int) -> None:
+def test_gradients_are_those_of_torch(kind: str, layers: int, padding: float) -> None:
     @graphc.model
     def net(x: graphc.f32[N, T, WIDTH]):  # type: ignore[valid-type,no-untyped-def]
         y, *_ = getattr(graphc, kind)(x, UNITS, layers, bidirectional=True, lengths=graphc.constant(LENGTHS), name="l")
@@ -48,6 +49,7 @@ def test_gradients_are_those_of_torch(kind: str, layers: int) -> None:
 
     rng = np.random.default_rng(4)
     x, target = rng.standard_normal((N, T, WIDTH), np.float32), rng.standard_normal((N, T, 2 * UNITS), np.float32)
+    x[np.arange(T) >= LENGTHS[:, None]] = padding
     found = []
     for threads in (1, 2, 4):
         step = graphc.TrainStep(net, loss="mse", optimizer=graphc.optim.SGD(lr=0.1), threads=threads)
@@ -63,6 +65,27 @@ def test_gradients_are_those_of_torch(kind: str, layers: int) -> None:
             want = expected[f"{parts[part]}_l{layer}" + ("_reverse" if k else "")]
             got = grad[k] if part == "recurrent_bias" else _ordered(kind, grad[k])
             np.testing.assert_allclose(got, want[-UNITS:] if part == "recurrent_bias" else want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("reset_after", [False, True])
+def test_nan_in_the_padding_reaches_nothing(reset_after: bool) -> None:
+    """Neither results nor gradients of anything, x included: the same bits as with zeros there."""
+
+    @graphc.model
+    def net(x: graphc.f32[N, T, WIDTH]):  # type: ignore[valid-type,no-untyped-def]
+        y, h = graphc.gru(x, UNITS, lengths=graphc.constant(LENGTHS), reset_after=reset_after, name="l")
+        return y, h
+
+    rng = np.random.default_rng(4)
+    x, target = rng.standard_normal((N, T, WIDTH), np.float32), rng.standard_normal((N, T, UNITS), np.float32)
+    results = []
+    for padding in (0.0, np.nan):
+        x[np.arange(T) >= LENGTHS[:, None]] = padding
+        found = graphc.TrainStep(net, loss="mse").gradients(x, target)
+        results.append([*graphc.compile(net)(x), *found["grads"].values(), *found["input_grads"].values()])
+    for zeros, nan in zip(*results, strict=True):
+        assert np.isfinite(zeros).all()
+        assert zeros.tobytes() == nan.tobytes()
 
 
 def test_training_lowers_the_loss() -> None:

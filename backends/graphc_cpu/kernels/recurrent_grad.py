@@ -156,7 +156,7 @@ class _RecurrentGrad(RecurrentItems):
         if "before" in spec.outputs:
             self._put("before", leaf.value("h"), row, place)
         if cell.gated is not None and "gated" in spec.outputs:
-            self._put("gated", expressions.value(cell.gated), row, place)
+            self._put("gated", shown(cell.gated), row, place)
         states: list[tuple[int, Expr | None]] = [(self.dc, cell.dc)] if cell.dc is not None else []
         if self.adds:
             states.append((0, cell.direct))

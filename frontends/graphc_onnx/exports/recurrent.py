@@ -12,6 +12,7 @@ from graphc.errors import UnsupportedError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ops.matmul import MatMul
 from graphc.ops.recurrent_cell import ACTIVATIONS, defaults, parameters
+from graphc.ops.recurrent_mask import WithinLengths
 from graphc_onnx.emitter import Emitter, absorbs, exports
 
 _NAMES = {
@@ -47,7 +48,13 @@ def _product(graph: Graph, node: Node) -> _Product:
         maker = _alone(graph, total)
     if maker is None or maker.op != MatMul(trans_b=True) or maker.inputs[0].type.rank != 3 or maker.inputs[1].type.rank != 2:
         return _Product(x)
-    return _Product(maker.inputs[0], maker.inputs[1], bias, (*nodes, maker))
+    nodes.append(maker)
+    source = maker.inputs[0]
+    mask = _alone(graph, source)
+    if mask is not None and mask.op == WithinLengths(node.op.batch_first) and mask.inputs[1] in node.inputs:  # as the layer does itself
+        nodes.append(mask)
+        source = mask.inputs[0]
+    return _Product(source, maker.inputs[1], bias, tuple(nodes))
 
 
 def _alone(graph: Graph, value: Value) -> Node | None:

@@ -10,6 +10,7 @@ from graphc.ir.graph import Value
 from graphc.ops.matmul import MatMul
 from graphc.ops.movement import Concat
 from graphc.ops.recurrent import DIRECTIONS, OPTIONAL, Recurrent
+from graphc.ops.recurrent_mask import WithinLengths
 from graphc.ops.recurrent_cell import ACTIVATIONS, GATES, defaults, parameters
 from graphc.types.dtype import i32
 from graphc_onnx.context import Context
@@ -125,14 +126,15 @@ class _Layer:
         inner = node.flag("linear_before_reset") and self.kind == "gru"
         x, w, r = names.pop("x"), names.pop("w"), names.pop("weights")
         d, rows, hidden = r.type.shape
+        if "lengths" in names:
+            names["lengths"] = op.cast(names["lengths"], i32)
+            x = op.add(WithinLengths(self.batch_first), x, names["lengths"])
         product = op.add(MatMul(trans_b=True), x, op.reshape(w, (d * rows, w.type.shape[2])))
         if "b" in names:
             outer, inside = self._biases(names.pop("b"), hidden, inner)
             product = op.pointwise("add", product, outer)
             if inside is not None:
                 names["bias"] = inside
-        if "lengths" in names:
-            names["lengths"] = op.cast(names["lengths"], i32)
         given = tuple(name for name in OPTIONAL if name in names)
         activations, alpha, beta = zip(*functions, strict=True)
         kind = Recurrent(

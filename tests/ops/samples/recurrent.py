@@ -10,6 +10,7 @@ import pytest
 from graphc.ops.recurrent import Recurrent
 from graphc.ops.recurrent_cell import GATES
 from graphc.ops.recurrent_grad import RecurrentGrad
+from graphc.ops.recurrent_mask import WithinLengths
 from graphc.types.dtype import DType, f16, f32, f64
 from ops.recurrent_loop import layer, torch_layer
 from ops.sample import Array, Data, Sample
@@ -72,6 +73,14 @@ def _grad_sample(cell: str, direction: str, given: tuple[str, ...] = ()) -> Samp
     return Sample(label, back, (x, weights, *some, *saved, *seeds), oracle, rtol=1e-11, atol=1e-11, differentiable=False)
 
 
+def _within(x: Array, lengths: Array) -> Array:
+    """Row by row."""
+    made = np.zeros_like(x)
+    for row, length in enumerate(lengths):
+        made[: max(length, 0), row] = x[: max(length, 0), row]
+    return made
+
+
 _ALL = ("peepholes", "lengths", "h0", "c0")
 SAMPLES = [
     _sample("one row", "rnn", 5, 1, 20),
@@ -103,6 +112,9 @@ SAMPLES = [
     _sample("double", "gru", 4, 3, 9, f64, direction="reverse", given=("h0",)),
     _sample("double", "rnn", 4, 3, 9, f64),
     _sample("half", "lstm", 4, 3, 9, f16, given=("h0", "c0")),
+    Sample("", WithinLengths(), (Data((5, 4, 3)), np.array([5, 0, 9, 2], np.int32)), _within, ("T,B,F", "B")),
+    Sample("", WithinLengths(batch_first=True), (Data((4, 5, 17)), np.array([-1, 3, 5, 1], np.int32)),
+           lambda x, lengths: _within(x.swapaxes(0, 1), lengths).swapaxes(0, 1), ("B,T,F", "B")),
     *(_grad_sample(cell, direction) for cell in ("rnn", "lstm", "gru") for direction in ("forward", "bidirectional")),
     _grad_sample("lstm", "reverse", ("h0", "c0")),
     _grad_sample("gru", "reverse", ("h0",)),
