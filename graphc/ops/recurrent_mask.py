@@ -40,7 +40,7 @@ class WithinLengths(Movement):
         if lengths.dtype != i32:
             raise TypeMismatchError(f"lengths are {lengths.dtype}", hint="cast them to i32")
         if x.rank != 3 or lengths.rank != 1 or surely_differ(x.shape[0 if self.batch_first else 1], lengths.shape[0]):
-            raise ShapeError(f"{self.name} needs x (T, B, F) and lengths (B), got {x} and {lengths}")
+            raise ShapeError(f"{self.name}: lengths is {lengths} for sequences {x}", hint="one length for each row")
         return x
 
     def reference(self, *arrays: Array) -> Array:

@@ -12,6 +12,8 @@ import graphc
 from graphc.errors import UnsupportedError
 from graphc.ir.builder import Builder
 from graphc.ops.recurrent import Recurrent
+from graphc.ops.recurrent_mask import WithinLengths
+from graphc.types.shape import symbol
 from graphc_onnx import load, to_onnx
 from recurrent.onnx_layers import Layer
 
@@ -52,6 +54,19 @@ def test_activations_and_limits() -> None:
     feeds = Layer("LSTM", "reverse").feeds
     for a, b in zip(_run(model, feeds), _run(to_onnx(load(model)), feeds), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_what_lies_within_the_lengths(batch_first: bool) -> None:
+    """Alone; before a layer it is part of that layer's node."""
+    builder = Builder()
+    first = symbol("S")  # steps or rows
+    x, lengths = builder.input("x", graphc.f32, (first, 3, 2)), builder.input("lengths", graphc.i32, (first if batch_first else 3,))
+    proto = to_onnx(builder.finish(y=builder.add(WithinLengths(batch_first), x, lengths)))
+    feeds = {"x": np.full((5, 3, 2), np.nan, np.float32), "lengths": np.array([0, 2, 3, 1, 9][: 5 if batch_first else 3], np.int32)}
+    feeds["x"][:, :2] = 1.0
+    (made,) = _run(proto, feeds)
+    np.testing.assert_array_equal(made, WithinLengths(batch_first).evaluate(feeds["x"], feeds["lengths"])[0])
 
 
 def test_dsl_layers() -> None:

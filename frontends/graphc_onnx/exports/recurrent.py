@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 
 from graphc.errors import UnsupportedError
 from graphc.ir.graph import Graph, Node, Value
@@ -131,3 +132,16 @@ def _write(emitter: Emitter, node: Node, op: Any, inputs: list[str], attributes:
     if op.batch_first:
         for name, before, perm in zip(names, turned, ([2, 0, 1, 3], [1, 0, 2], [1, 0, 2]), strict=False):
             emitter.write("Transpose", [before], [name], perm=perm)
+
+
+@exports("within_lengths")
+def within_lengths(emitter: Emitter, node: Node, op: Any) -> None:
+    """Where it does not feed the product of a layer of the same lengths."""
+    x, lengths = emitter.inputs(node)
+    scalar = emitter.temp("Squeeze", emitter.dims([node.inputs[0].type.shape[1 if op.batch_first else 0]]))
+    zero, one = (emitter.constant(np.asarray(number, np.int64)) for number in (0, 1))
+    steps = emitter.temp("Range", zero, scalar, one)
+    of_steps, of_rows = ([0, 2], [1, 2]) if op.batch_first else ([1, 2], [0, 2])
+    ends = emitter.temp("Unsqueeze", emitter.temp("Cast", lengths, to=onnx.TensorProto.INT64), emitter.ints(of_rows))
+    live = emitter.temp("Less", emitter.temp("Unsqueeze", steps, emitter.ints(of_steps)), ends)
+    emitter.result("Where", live, x, emitter.like(0, node.output))
