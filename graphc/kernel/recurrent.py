@@ -20,10 +20,11 @@ from graphc.types.dtype import DType, i32
 
 _LATENCY = 8  # accumulators that hide the latency of a multiply-add on two ports
 _MAX_GROUP = 32  # rows that share one pass over the weights
+_HALF_GROUP = 8  # rows that are worth a pass of their own, where the weights are near
 _LINE = 64
-_L2_RATE = 40.0  # bytes per cycle
-_L2_SHARE = 0.4  # of the second-level cache: more weights than that per core want small items
-_L1_SHARE = 0.7  # of the first-level cache, for a panel of weights
+_L2_RATE = 24.0  # bytes per cycle
+_L2_WAIT = 0.1  # of the time that weights from L2 take is not hidden behind multiply-adds
+_L2_SHARE = 0.4  # of the second-level cache: weights per core that are found there step after step
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,10 @@ def choose_tile(phases: tuple[int, ...], depth: int, hidden: int, batch: int, di
     lanes = target.lanes(dtype)
     blocks = max(-(-hidden // lanes), 1)
     group = _group(batch, directions, blocks, target)
-    tiles = _tiles(phases, blocks, lanes, group, target)
+    weights = directions * sum(phases) * depth * blocks * lanes * dtype.itemsize / target.cores
+    half = -(-group // 2)
+    groups = (group, half) if half >= _HALF_GROUP and weights <= _L2_SHARE * target.l2 else (group,)
+    tiles = (tile for some in groups for tile in _tiles(phases, blocks, lanes, some, target))
     return min(tiles, key=lambda tile: _cost(tile, sum(phases), depth, blocks, batch, directions, dtype, target))
 
 
@@ -293,14 +297,15 @@ def _cost(
     tile: Tile, gates: int, depth: int, blocks: int, batch: int, directions: int, dtype: DType, target: Target
 ) -> float:  # fmt: skip
     """Relative time of a step on the busiest core, in cycles per unit of the state: the multiply-adds, loads or latency of the tiles, or
-    reading the weights from L2, which only the first tile of rows does where a panel stays in L1."""
+    reading the weights from L2, which only the first tile of rows does where a panel stays in L1 beside the rows. Of equals the one whose
+    cells come soonest behind their sums."""
     items = directions * ceil(batch / tile.group) * ceil(blocks / tile.units)
     tiles = ceil(tile.group / tile.rows)
-    step = max(tile.rows * tile.vectors, tile.rows + tile.vectors, _LATENCY) / 2 + 0.03 * tile.rows
-    far = max(step, tile.vectors * target.vector_bytes / _L2_RATE)
-    stays = depth * tile.vectors * tile.lanes * dtype.itemsize <= _L1_SHARE * target.l1
+    sums = tile.rows * tile.vectors
+    step = max(sums, tile.rows + tile.vectors, _LATENCY) / 2 + 0.03 * tile.rows
+    reading = tile.vectors * target.vector_bytes / _L2_RATE
+    far = max(step, reading) + _L2_WAIT * reading + 0.1 * _LATENCY / sums
+    stays = depth * (tile.vectors * tile.lanes + tile.group) * dtype.itemsize <= target.l1
     panel = far + (tiles - 1) * (step if stays else far)
-    item = tile.units * gates / tile.vectors * (panel + 0.02 * tile.vectors * tiles) + 0.01
-    weights = directions * gates * depth * blocks * tile.lanes * dtype.itemsize / target.cores
-    fine = 0.001 if weights > _L2_SHARE * target.l2 else -0.001  # small items: more of them are still in L2 when the order turns
-    return ceil(items / target.cores) * item + fine * (tile.vectors + tile.units)
+    item = tile.units * gates / tile.vectors * (panel + 0.02 * tile.vectors * tiles) + 0.0001
+    return ceil(items / target.cores) * item + 0.001 * (tile.vectors + tile.units)
