@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from graphc.errors import AttributeValueError
 from graphc.kernel.derivative import derivative
@@ -105,7 +105,7 @@ def _gru(f: Activate, g: Activate, dtype: DType, bias: bool, linear_before_reset
         sums = (_gate(0, dtype), _gate(1, dtype), arg("s2", dtype))
         return Cell(3, (Phase(0, 3),), sums, (1.0 - update) * fresh + update * h)
     fresh = g(arg("x2", dtype) + inner)
-    sums = tuple(_gate(number, dtype) for number in range(3))
+    sums = (_gate(0, dtype), _gate(1, dtype), _gate(2, dtype))
     return Cell(3, (Phase(0, 2), Phase(2, 1, of_gated=True)), sums, (1.0 - update) * fresh + update * h, gated=reset * h)
 
 
@@ -123,13 +123,11 @@ def grad_cell(cell: Cell, dtype: DType, peepholes: bool) -> GradCell:
     direct, dc = slope.by("h"), dc if cell.c is None else dc or _zero(dtype)
     kept = {value: arg(f"s{gate}", dtype) for gate, value in enumerate(cell.sums) if value.fn != "arg"}
 
-    def known(*values: Expr) -> tuple[Expr, ...]:
+    def known(values: Sequence[Expr]) -> tuple[Expr, ...]:
         return tuple(substitute(value, kept) for value in values)
 
-    (direct_of,) = known(direct) if direct is not None else (None,)
-    (dc_of,) = known(dc) if dc is not None else (None,)
-    (gated,) = known(cell.gated) if cell.gated is not None else (None,)
-    return GradCell(cell.gates, phases, known(*dx), known(*ds), direct_of, dc_of, known(*holes), gated)
+    direct, dc, gated = (None if value is None else substitute(value, kept) for value in (direct, dc, cell.gated))
+    return GradCell(cell.gates, phases, known(dx), known(ds), direct, dc, known(holes), gated)
 
 
 class _Slope:

@@ -162,7 +162,8 @@ def recurrent_gradient(builder: Builder, node: Node, grads: Sequence[Value]) -> 
     saved = [results[name] for name in ("y", "cells", "sums") if name in results]
     seeds = [incoming[name] for name in ("y", "y_h", "y_c") if name in incoming]
     made = dict(zip(back.output_names, builder.add_many(back, *node.inputs, *saved, *seeds), strict=True))
-    found = {"x": made["dx"], "weights": _weights(builder, made, _of_sums(builder, made, back), op), "h0": made["dh0"], "c0": made.get("dc0")}
+    weights = _weights(builder, made, _of_sums(builder, made, back), op)
+    found = {"x": made["dx"], "weights": weights, "h0": made["dh0"], "c0": made.get("dc0")}
     a, hidden = Arithmetic(builder), node.inputs[1].type.shape[2]
     if "holes" in made:
         found["peepholes"] = a.reduce("sum", made["holes"], (1, 2), keepdims=False)

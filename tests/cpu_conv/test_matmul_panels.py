@@ -28,7 +28,10 @@ CASES: dict[str, dict[str, Any]] = {
     "i32": {"m": 30, "n": 20, "k": 21, "dtype": i32, "transpose": "ab"},
     "one column": {"m": 30, "n": 1, "k": 21, "transpose": "a"},
 }
-FORMS = {"all at once": (1000, 1024, 1000), "groups": (30, 128, 1000), "parts": (28, 128, 16), "odd parts": (1000, 1024, 7), "steps": (30, 256, 1)}
+FORMS = {
+    "all at once": (1000, 1024, 1000), "groups": (30, 128, 1000), "parts": (28, 128, 16), "odd parts": (1000, 1024, 7),
+    "steps": (30, 256, 1),
+}  # fmt: skip
 
 
 def _run(spec: Any, target: Target, operands: list[Any], threads: int) -> Any:

@@ -12,6 +12,7 @@ import onnx
 from graphc.errors import UnsupportedError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ops.matmul import MatMul
+from graphc.ops.recurrent import Recurrent
 from graphc.ops.recurrent_cell import ACTIVATIONS, defaults, parameters
 from graphc.ops.recurrent_mask import WithinLengths
 from graphc_onnx.emitter import Emitter, absorbs, exports
@@ -51,8 +52,9 @@ def _product(graph: Graph, node: Node) -> _Product:
         return _Product(x)
     nodes.append(maker)
     source = maker.inputs[0]
-    mask = _alone(graph, source)
-    if mask is not None and mask.op == WithinLengths(node.op.batch_first) and mask.inputs[1] in node.inputs:  # as the layer does itself
+    mask, op = _alone(graph, source), node.op
+    assert isinstance(op, Recurrent)
+    if mask is not None and mask.op == WithinLengths(op.batch_first) and mask.inputs[1] in node.inputs:  # as the layer does itself
         nodes.append(mask)
         source = mask.inputs[0]
     return _Product(source, maker.inputs[1], bias, tuple(nodes))

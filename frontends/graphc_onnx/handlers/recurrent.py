@@ -10,8 +10,8 @@ from graphc.ir.graph import Value
 from graphc.ops.matmul import MatMul
 from graphc.ops.movement import Concat
 from graphc.ops.recurrent import DIRECTIONS, OPTIONAL, Recurrent
-from graphc.ops.recurrent_mask import WithinLengths
 from graphc.ops.recurrent_cell import ACTIVATIONS, GATES, defaults, parameters
+from graphc.ops.recurrent_mask import WithinLengths
 from graphc.types.dtype import i32
 from graphc_onnx.context import Context
 from graphc_onnx.node import OnnxNode
