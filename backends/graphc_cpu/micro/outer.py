@@ -18,7 +18,7 @@ import numpy.typing as npt
 from graphc.types.dtype import DType
 from graphc_cpu.emit.ir import Function, Value, i64, scalar_type, vector_type
 from graphc_cpu.micro.memory import broadcast
-from graphc_cpu.micro.tile import BODY_FMAS, even_unroll, multiply_add, opaque
+from graphc_cpu.micro.tile import BODY_FMAS, even_unroll, multiply_add
 
 MAX_UNROLL = 8
 
@@ -99,7 +99,9 @@ class OuterTile:
         return acc
 
     def _opaque(self, carried: Sequence[Value]) -> list[Value]:
-        return [*(opaque(self.f, pointer) for pointer in carried[:2]), *carried[2:]]
+        """The two addresses unknown to LLVM's loop analysis, which looks for the best way to share out the many addresses of a body: for up
+        to a second, and finds none that is faster."""
+        return [*(self.f.op(f"freeze ptr {pointer.name}", "ptr") for pointer in carried[:2]), *carried[2:]]
 
     def _most(self) -> int:
         """Pixels of an unrolled body: a power of two."""

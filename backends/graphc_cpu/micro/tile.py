@@ -132,10 +132,7 @@ class RegisterTile:
         def turn(number: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
             if self.meanwhile is not None and hint == "c":
                 self.meanwhile(number)
-            place, weights = carried[:2]
-            if self.reduction.block >= self.reduction.channels:  # see `opaque`; the short loops of many blocks lose by it
-                place, weights = opaque(self.f, place), opaque(self.f, weights)
-            return (self._at(place, step), *body(place, (weights, *carried[2:])))
+            return (self._at(carried[0], step), *body(carried[0], carried[1:]))
 
         after = self.f.loop(0, turns, 1, turn, (x, *state), hint=hint, guarded=False)
         return after[0], after[1:]
@@ -229,12 +226,6 @@ def multiply_add(f: Function, dtype: DType, a: Value, b: Value, c: Value) -> Val
         return f.op(f"add {a.type} {product.name}, {c.name}", a.type)
     lanes, _, element = a.type[1:-1].partition(" x ") if a.type.startswith("<") else ("1", "", a.type)
     return f.call(f"llvm.fmuladd.{intrinsic_suffix(element, int(lanes))}", a.type, a, b, c)
-
-
-def opaque(f: Function, pointer: Value) -> Value:
-    """The same address, unknown to LLVM's loop analysis, which looks for the best way to share out the many addresses of a body: for up to
-    a second, and finds none that is faster."""
-    return f.op(f"freeze ptr {pointer.name}", "ptr")
 
 
 def prefetch(f: Function, pointer: Value, locality: int = 3) -> None:
