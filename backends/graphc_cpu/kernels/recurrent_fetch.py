@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graphc_cpu.emit.ir import Function, Value, i64
 from graphc_cpu.micro.tile import prefetch
 
-MOST_STREAMS = 64
+_PER_VECTOR = 24  # streams of one vector of a tile: four operands with a line for each of four gates, and eight others
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,21 @@ class Stream:
 
 
 class Fetcher:
-    """`table`: of MOST_STREAMS pairs of an address and the bytes to the next row."""
+    """`vectors`: the most of a tile. The table holds pairs of an address and the bytes to the next row."""
 
-    def __init__(self, f: Function, element: str, itemsize: int) -> None:
+    def __init__(self, f: Function, element: str, itemsize: int, vectors: int) -> None:
         self.f, self.element, self.itemsize = f, element, itemsize
-        self.table = f.op(f"alloca [{2 * MOST_STREAMS} x i64], align 64", "ptr")
+        self.most = 2 * _PER_VECTOR * vectors  # some turns take a stream again
+        self.table = f.op(f"alloca [{2 * self.most} x i64], align 64", "ptr")
 
     def begin(self, streams: Sequence[Stream], first: Value, rows: int, turns: int) -> Callable[[Value], None] | None:
         """Of a tile of `rows` rows from row `first` of the streams on, whose loop takes `turns` turns: what each turn has to do."""
         f = self.f
         if not streams or turns < 2:
             return None
-        each = -(-len(streams) * rows // turns)
+        each = min(-(-len(streams) * rows // turns), len(streams))
         groups = -(-len(streams) // each)
+        assert groups * each <= self.most
         for place in range(groups * each):
             stream = streams[min(place, len(streams) - 1)]
             start = f.pointer(stream.start, f.mul(first, stream.step), self.element)

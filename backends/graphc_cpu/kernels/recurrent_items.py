@@ -98,7 +98,7 @@ class RecurrentItems(ABC):
         count = len(layer.operands)
         self.x, self.weights, *self.named, self.memory, scratch = operand_pointers(f, count)
         self.meeting = f.load("ptr", f.pointer(f.parameters[0], count, "ptr"), 8)
-        self.fetcher = Fetcher(f, self.element, layer.dtype.itemsize)
+        self.fetcher = Fetcher(f, self.element, layer.dtype.itemsize, self.tile.vectors)
         self.scratch = f.pointer(scratch, f.mul(thread, layer.scratch.elements), self.element)
         self.first, self.last = f.share(layer.directions * layer.row_groups * layer.unit_groups, thread, threads)
         rest = f.op(f"urem i64 {layer.directions * layer.row_groups}, {threads.name}", "i64")
