@@ -16,6 +16,9 @@ MAX_BYTES = knob(
     "GRAPHC_MAX_BYTES", int, 0, "most bytes of a tensor, or of an arena and outputs; more is a ResourceError; 0: half of the memory"
 )
 MAX_FLOPS = knob("GRAPHC_MAX_FLOPS", int, 10**15, "most operations of one node; more is a ResourceError")
+MAX_ITERATIONS = knob(
+    "GRAPHC_MAX_ITERATIONS", int, 1_000_000, "most iterations of a loop whose end depends on data; a run that needs more is a ResourceError"
+)
 _ADDRESSES = 1 << 63  # numpy counts bytes in 63 bits, as if sizes of 0 were 1
 _UNKNOWN = 1 << 34  # where the system does not tell
 _CGROUP_FILES = ("memory.max", "memory/memory.limit_in_bytes")  # v2, v1
@@ -76,3 +79,9 @@ def too_large(reason: str, hint: str = "") -> ResourceError:
     """The error for a size above the memory limit."""
     advice = f"set {MAX_BYTES.name} higher if that is meant"
     return ResourceError(f"{reason}, the limit is {MAX_BYTES.name}={max_bytes()}", hint=f"{hint}, or {advice}" if hint else advice)
+
+
+def endless(limit: int, where: str) -> ResourceError:
+    """The error of a run in which a loop has not ended after `limit` iterations."""
+    hint = f"an end that is reached sooner, or {MAX_ITERATIONS.name} set higher when the model is built"
+    return ResourceError(f"has not ended after {limit} iterations", where=where, hint=hint)

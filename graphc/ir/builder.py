@@ -112,10 +112,17 @@ class Builder:
             self._evaluate(node)
         return self._known[value]
 
+    def assume(self, value: Value, known: Array | None) -> None:
+        """`known(value)` is this from now on: of an input of a sub-graph, what is known of the value that it stands for."""
+        self._known[value] = known
+
     def _evaluate(self, node: Node) -> None:
         from graphc.ops.movement import ShapeOf  # late: ops are built on this package
 
         results: Sequence[Array | None] = [None] * len(node.outputs)
+        if node.op.bodies():
+            self._known.update(dict.fromkeys(node.outputs))
+            return
         if isinstance(node.op, ShapeOf):
             results = [node.op.of(node.inputs[0].type.shape)]
         else:

@@ -88,6 +88,12 @@ class Node:
         return value
 
     @property
+    def all_origins(self) -> tuple[str, ...]:
+        """Its own, and those of all that its op's sub-graphs hold or have held."""
+        inside = (origin for body in self.op.bodies() for origin in (*body.origins(), *body.eliminated))
+        return tuple(dict.fromkeys((*self.origins, *inside)))
+
+    @property
     def where(self) -> str:
         """For error messages: op, name and place."""
         place = f" ({self.source})" if self.source is not UNKNOWN else ""
@@ -135,8 +141,8 @@ class Graph:
         return [*self.outputs, *self.updates.values()]
 
     def origins(self) -> list[str]:
-        """Every original node that some node stands for, in order, once."""
-        return list(dict.fromkeys(origin for node in self.nodes for origin in node.origins))
+        """Every original node that some node, also of a sub-graph, stands for, in order, once."""
+        return list(dict.fromkeys(origin for node in self.nodes for origin in node.all_origins))
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)

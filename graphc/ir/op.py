@@ -23,7 +23,7 @@ from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
     from graphc.ir.builder import Builder
-    from graphc.ir.graph import Node, Value
+    from graphc.ir.graph import Graph, Node, Value
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ElementFn = Callable[..., Expr]  # (index, ...) -> the value of the element there
@@ -90,6 +90,10 @@ class Op:
     def decompose(self, builder: Builder, *inputs: Value) -> Value | tuple[Value, ...] | None:
         """The same result from simpler ops, or None where the op is lowered itself."""
         return None
+
+    def bodies(self) -> tuple[Graph, ...]:
+        """The sub-graphs that the op runs (`graphc.ops.control`). They belong to the op of one graph: passes edit them in place."""
+        return ()
 
     # derived ----------------------------------------------------------------------------------------------------------------
 

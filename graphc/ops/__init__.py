@@ -2,6 +2,7 @@
 
 from graphc.ops import (
     activations,
+    control,
     conv,
     conv_weight,
     gather,
@@ -25,7 +26,6 @@ from graphc.ops import (
 )
 
 __all__ = [
-    "activations", "conv", "conv_weight", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm", "norm_training",
-    "pointwise", "pool", "pool_spread", "random", "recurrent", "recurrent_grad", "reduce", "resize", "scatter",
-    "sort",
+    "activations", "control", "conv", "conv_weight", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm",
+    "norm_training", "pointwise", "pool", "pool_spread", "random", "recurrent", "recurrent_grad", "reduce", "resize", "scatter", "sort",
 ]  # fmt: skip
