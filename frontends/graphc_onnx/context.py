@@ -22,6 +22,8 @@ from graphc_onnx.tensors import Array
 if TYPE_CHECKING:
     import onnx
 
+    from graphc.ir.body import Body
+    from graphc.types.tensor import TensorType
     from graphc_onnx.importer import Importer
     from graphc_onnx.registry import Item
 
@@ -133,6 +135,13 @@ class Context:
         `label` becomes part of the names, so that the iterations of a loop are told apart.
         """
         return self._importer.inline_graph(graph, inputs, label)
+
+    def sub_graph(self, graph: onnx.GraphProto, given: Sequence[TensorType | Array]) -> tuple[Body, list[Item]]:
+        """Import a subgraph as a graph of its own, with an input for each type and a constant for each array; and its outputs.
+
+        Outer values are visible: they are captured.
+        """
+        return self._importer.build_graph(graph, given)
 
 
 def normal_axis(axis: int, rank: int) -> int:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
+from graphc.ir.patch import Patch
 
 
 class Body:
     """A sub-graph that a front end builds. What it reads of the graph around it becomes an input of its own at the first use.
 
-    `captured`: value of the graph around -> input that stands for it, in the order of the inputs behind those made with `builder.input`.
+    The inputs made with `builder.input` come first, then those that are captured, in the order of their first use.
     """
 
     def __init__(self, outer: Builder, name: str) -> None:
         self.outer = outer
         self.builder = Builder(Graph(name))
-        self.captured: dict[Value, Value] = {}
+        self.builder.source, self.builder.origins = outer.source, outer.origins
+        self._captured: dict[Value, Value] = {}
 
     @property
     def graph(self) -> Graph:
@@ -28,11 +31,25 @@ class Body:
 
     def capture(self, value: Value) -> Value:
         """What stands here for a value of the graph around; sizes that are known there are known here."""
-        if value not in self.captured:
+        if value not in self._captured:
             made = self.builder.input(self.graph.fresh_name(value.name), value.type.dtype, value.type.shape)
             self.builder.assume(made, self.outer.known(value))
-            self.captured[value] = made
-        return self.captured[value]
+            self._captured[value] = made
+        return self._captured[value]
+
+    def finish(self, outputs: Iterable[tuple[str, Value]]) -> list[Value]:
+        """Set the outputs and drop what they do not need; returns the values of the graph around that are captured."""
+        self.graph.output_names, self.graph.outputs = [], []
+        for name, value in outputs:
+            taken = self.graph.output_names
+            self.graph.output_names.append(name if name not in taken else next(n for i in count(1) if (n := f"{name}.{i}") not in taken))
+            self.graph.outputs.append(value)
+        Patch(self.graph, "import").commit()
+        for inner in self._captured.values():
+            if not inner.users and inner not in self.graph.outputs:
+                self.graph.inputs.remove(inner)
+                del self.graph.values[inner.name]
+        return [outer for outer, inner in self._captured.items() if inner in self.graph.inputs]
 
 
 def graphs(graph: Graph) -> Iterator[Graph]:
