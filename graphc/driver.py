@@ -147,9 +147,11 @@ def _check_weights(weights: object) -> None:
 
 
 def _check_sizes(graph: Graph) -> None:
-    """Raises ShapeError for a symbolic dim that is left, ResourceError for a value or a node above the limits."""
+    """Raises ShapeError for a symbolic dim that is left, ResourceError for a value or a node above the limits; in sub-graphs too."""
     for node in graph.nodes:
         for value in node.outputs:
             check_bytes(value.type.static_shape, value.type.dtype.itemsize, f"the value {value.name!r}")
         cost = node.op.cost([value.type for value in node.inputs], [value.type for value in node.outputs])
         check_flops(cost.flops, node.where)
+        for body in node.op.bodies():
+            _check_sizes(body)

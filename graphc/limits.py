@@ -17,7 +17,7 @@ MAX_BYTES = knob(
 )
 MAX_FLOPS = knob("GRAPHC_MAX_FLOPS", int, 10**15, "most operations of one node; more is a ResourceError")
 MAX_ITERATIONS = knob(
-    "GRAPHC_MAX_ITERATIONS", int, 1_000_000, "most iterations of a loop whose end depends on data; a run that needs more is a ResourceError"
+    "GRAPHC_MAX_ITERATIONS", int, 1_000_000, "most iterations of a loop; more is a ResourceError, at run time where the end depends on data"
 )
 _ADDRESSES = 1 << 63  # numpy counts bytes in 63 bits, as if sizes of 0 were 1
 _UNKNOWN = 1 << 34  # where the system does not tell
@@ -79,6 +79,13 @@ def too_large(reason: str, hint: str = "") -> ResourceError:
     """The error for a size above the memory limit."""
     advice = f"set {MAX_BYTES.name} higher if that is meant"
     return ResourceError(f"{reason}, the limit is {MAX_BYTES.name}={max_bytes()}", hint=f"{hint}, or {advice}" if hint else advice)
+
+
+def check_iterations(trips: int, where: str) -> None:
+    """Raises ResourceError for a loop that would run for hours."""
+    if trips > MAX_ITERATIONS.get():
+        reason = f"would take {trips} iterations, the limit is {MAX_ITERATIONS.name}={MAX_ITERATIONS.get()}"
+        raise ResourceError(reason, where=where, hint=f"set {MAX_ITERATIONS.name} higher if that is meant")
 
 
 def endless(limit: int, where: str) -> ResourceError:

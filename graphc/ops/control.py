@@ -43,8 +43,8 @@ class Loop(Op):
     It runs while less than `trips` (-1: no such number) and, where it is `counted`, less than `count` iterations have run, and, where it is
     `conditional`, the last condition is true. Element t of an x is x[t] along its axis of `x_axes`, from the end where `x_reverse` says so;
     that axis has `trips` elements. A y holds the elements of all iterations along a new axis of `y_axes`, from the end where `y_reverse`;
-    it has room for `trips`, zero behind the last one that ran. `limit`: a run of a loop without `trips` that has not ended after so many
-    iterations is a ResourceError. iterations: how many have run, i64 [].
+    it has room for `trips`, zero behind the last one that ran. `limit`: a run that has not ended after so many iterations is a
+    ResourceError (0: no limit). iterations: how many have run, i64 [].
     """
 
     body: Graph

@@ -16,6 +16,7 @@ from graphc.ir.graph import Value
 from graphc.kernel.expr import const, index
 from graphc.kernel.index import simplify
 from graphc.kernel.spec import Nest, NestSpec, Operand, StoreAt
+from graphc.limits import check_iterations
 from graphc.ops.control import If, Loop
 from graphc.schedule.entries import Argument, Call, Entry, Mark, Region, touches
 from graphc.schedule.in_place import reads_at_own_place
@@ -53,8 +54,10 @@ class _Loop:
         self.new_states, self.new_elements, _ = _cut(results, op.states, len(op.y_axes))
         self.before: list[Entry] = []
         count = self._flag(self.node.inputs[0]) if op.counted else None
-        limit = op.limit if op.trips == -1 else 0
-        self.region = Region(self.node.name, True, op.trips.__index__(), count, limit)
+        trips = op.trips.__index__()
+        if not op.is_dynamic:
+            check_iterations(trips, self.node.where)
+        self.region = Region(self.node.name, True, trips, count, op.limit if op.is_dynamic else 0)
         self.inside.bind(number, self.region.counter)
         for inner, outer in zip(captured, self.node.inputs[op.first_captured :], strict=True):
             self.inside.bind(inner, outer)

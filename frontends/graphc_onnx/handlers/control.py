@@ -17,7 +17,7 @@ from graphc.errors import DynamicShapeError, ModelError, ShapeError
 from graphc.ir.builder import Builder, ancestors
 from graphc.ir.graph import Kind, Value
 from graphc.knobs import knob
-from graphc.limits import MAX_ITERATIONS
+from graphc.limits import MAX_ITERATIONS, check_iterations
 from graphc.ops.compose import reshape
 from graphc.ops.control import SCALAR, If, Loop
 from graphc.ops.pointwise import Cast
@@ -117,11 +117,12 @@ def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence
         first = context.constant(np.asarray(True)) if condition is None else _scalar(context.builder, condition, bool_)
         flags.append(first)
         rest = [_scalar(made.builder, again, bool_), *rest]
-    limit = MAX_ITERATIONS.get() if trips is None else 0
+    if isinstance(trips, int) and not conditional:
+        check_iterations(trips, "")
     axes, back = (0,) * len(ys), (False,) * len(ys)
     most: DimLike = -1 if trips is None else trips
     captured = _finish(made, rest)
-    op = Loop(made.graph, len(carried), (), (), axes, back, most, counted, conditional, limit)
+    op = Loop(made.graph, len(carried), (), (), axes, back, most, counted, conditional, MAX_ITERATIONS.get())
     return context.builder.add_many(op, *flags, *carried, *captured)[:-1]
 
 
