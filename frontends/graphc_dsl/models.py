@@ -140,14 +140,14 @@ class Model:
         if not listed:
             raise ModelError(f"model {self.name!r} returns nothing", where=_place(self.function), hint="return at least one Tensor")
         if isinstance(result, Mapping):
-            return {str(name): item.value for name, item in result.items()}
+            return {str(name): trace.local(item.value) for name, item in result.items()}
         outputs: dict[str, Value] = {}
         for item in listed:
             name, count = item.name, 1
             while name in outputs:
                 count += 1
                 name = f"{item.name}.{count}"
-            outputs[name] = item.value
+            outputs[name] = trace.local(item.value)
         return outputs
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
-"""Sub-graphs under construction, and all those of a graph."""
+"""Sub-graphs: under construction, copied into the graph around them, and all those of a graph."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 from graphc.ir.builder import Builder
@@ -50,6 +50,19 @@ class Body:
                 self.graph.inputs.remove(inner)
                 del self.graph.values[inner.name]
         return [outer for outer, inner in self._captured.items() if inner in self.graph.inputs]
+
+
+def inline(builder: Builder, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    """The nodes of a sub-graph built once more, on these values; returns its outputs."""
+    new = dict(zip(graph.inputs, inputs, strict=True))
+    for value in graph.values.values():
+        if value.data is not None:
+            new[value] = builder.constant(value.data, name=value.name)
+    for node in graph.nodes:
+        with builder.at(node.source, node.origins):
+            made = builder.add_many(node.op.bind({}), *(new[value] for value in node.inputs), name=node.name)
+        new.update(zip(node.outputs, made, strict=True))
+    return [new[value] for value in graph.outputs]
 
 
 def graphs(graph: Graph) -> Iterator[Graph]:

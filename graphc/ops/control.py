@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, Union
 
 import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from graphc.ir.builder import Builder
-    from graphc.ir.graph import Value
+    from graphc.ir.graph import Node, Value
 
 SCALAR = TensorType(i64, ())
 FLAG = TensorType(bool_, ())
@@ -167,6 +168,11 @@ class Loop(Op):
             return np.zeros((*empty.shape[:axis], 0, *empty.shape[axis:]), empty.dtype)
         return np.stack(whole[::-1] if self.y_reverse[i] else whole, axis)
 
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """A loop in reverse, see `graphc.autodiff.control`."""
+        found: Sequence[Value | None] = import_module("graphc.autodiff.control").loop_gradient(builder, node, grads)  # imports only go down
+        return found
+
     def decompose(self, builder: Builder, *inputs: Value) -> tuple[Value, ...] | None:
         """Over first axes, whose elements lie in one piece, with transposes around the loop."""
         if not any((*self.x_axes, *self.y_axes)):
@@ -224,6 +230,11 @@ class If(Op):
         if bool(arrays[0]):
             return evaluate_graph(self.then_body, arrays[1 : 1 + count])
         return evaluate_graph(self.else_body, arrays[1 + count :])
+
+    def gradient(self, builder: Builder, node: Node, grads: Sequence[Value]) -> Sequence[Value | None]:
+        """The choice between the gradients of its branches, see `graphc.autodiff.control`."""
+        found: Sequence[Value | None] = import_module("graphc.autodiff.control").choice_gradient(builder, node, grads)
+        return found
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Of the dearer branch."""
