@@ -19,11 +19,10 @@ from onnx import helper
 
 from graphc.errors import InputError, ResourceError, UnsupportedError
 from graphc.files import write_atomic
+from graphc.ir.body import graphs
 from graphc.ir.graph import Array, Graph, Kind, Node, Value
 from graphc.ir.patch import topological
-from graphc.types.tensor import TensorType
-from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, absorbed, export_of
-from graphc_onnx.tensors import ELEM_TYPES
+from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, export_of, info, write_nodes
 
 INLINE_LIMIT = (1 << 31) - (1 << 24)  # a protobuf message holds less than 2 GB
 _ALIGN = 64
@@ -71,18 +70,7 @@ def build(graph: Graph, store: Store) -> onnx.ModelProto:
     emitter = Emitter(graph, store)
     _name_values(emitter, graph, nodes)
     _write_leaves(emitter, graph, nodes)
-    inside = absorbed(graph)
-    for node in nodes:
-        if node in inside:
-            continue
-        export = export_of(node.op.name)
-        assert export is not None
-        emitter.node = node
-        try:
-            export(emitter, node, node.op)
-        except UnsupportedError as error:
-            raise error.at(node.where) from error.__cause__
-    emitter.node = None
+    write_nodes(emitter, graph, nodes)
     for name, value in zip(graph.output_names, graph.outputs, strict=True):
         if emitter.names[value] != name:
             emitter.write("Identity", [emitter.names[value]], [name])
@@ -90,11 +78,12 @@ def build(graph: Graph, store: Store) -> onnx.ModelProto:
 
 
 def data_bytes(graph: Graph) -> int:
-    return sum(value.data.nbytes for value in graph.values.values() if value.data is not None)
+    return sum(value.data.nbytes for inner in graphs(graph) for value in inner.values.values() if value.data is not None)
 
 
 def _check_exportable(nodes: Sequence[Node]) -> None:
-    missing = Counter(node.op.name for node in nodes if export_of(node.op.name) is None)
+    inside = [node for outer in nodes for body in outer.op.bodies() for inner in graphs(body) for node in topological(inner)]
+    missing = Counter(node.op.name for node in (*nodes, *inside) if export_of(node.op.name) is None)
     if missing:
         text = ", ".join(f"{name} ({count})" for name, count in sorted(missing.items()))
         raise UnsupportedError(f"no ONNX form for {text}", hint="export the graph before it is lowered, without its backward part")
@@ -138,18 +127,13 @@ def _model(emitter: Emitter, graph: Graph) -> onnx.ModelProto:
     made = helper.make_graph(
         emitter.nodes,
         graph.name or "graph",
-        [_info(emitter.names[value], value.type) for value in graph.inputs],
-        [_info(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)],
+        [info(emitter.names[value], value.type) for value in graph.inputs],
+        [info(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)],
         initializer=emitter.initializers,
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="graphc")
     helper.set_model_props(model, graph.metadata)
     return model
-
-
-def _info(name: str, type: TensorType) -> onnx.ValueInfoProto:
-    shape = [dim if isinstance(dim, int) else str(dim) for dim in type.shape]
-    return helper.make_tensor_value_info(name, ELEM_TYPES[type.dtype.name], shape)
 
 
 # files ------------------------------------------------------------------------------------------------------------------------------

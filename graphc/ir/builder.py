@@ -81,7 +81,8 @@ class Builder:
             types = op.output_types(*(value.type for value in inputs))
         except GraphcError as error:
             raise error.at(str(self.source) if self.source is not UNKNOWN else f"{op.name} {label!r}") from error.__cause__
-        node = Node(label, op, inputs, self.source, self.origins)
+        own = op.bind({}) if op.bodies() else op  # sub-graphs belong to one node
+        node = Node(label, own, inputs, self.source, self.origins)
         for i, type in enumerate(types):
             hint = names[i] if i < len(names) and names[i] else label if i == 0 else f"{label}:{i}"
             value = self.graph.add_value(self.graph.fresh_name(hint), type, Kind.RESULT)

@@ -17,6 +17,7 @@ from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError
 from graphc.ir.evaluate import evaluate_graph
 from graphc.ir.graph import Graph
 from graphc.ir.op import Array, Cost, Op, register
+from graphc.ir.text import graph_data, print_graph
 from graphc.limits import endless
 from graphc.ops.compose import transpose
 from graphc.types.dtype import bool_, i64
@@ -33,9 +34,28 @@ SCALAR = TensorType(i64, ())
 FLAG = TensorType(bool_, ())
 
 
+class Control(Op):
+    """Base: an op of several results that runs sub-graphs. Two are equal where the text and the data of their sub-graphs are."""
+
+    family: ClassVar[str] = "control"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(tuple(body.name for body in self.bodies()))
+
+    def _key(self) -> list[object]:
+        return [_body_key(value) if isinstance(value, Graph) else value for value in self.attributes().values()]
+
+
+def _body_key(body: Graph) -> tuple[str, dict[str, bytes]]:
+    return print_graph(body), {name: data.tobytes() for name, data in graph_data(body).items()}
+
+
 @register
-@dataclass(frozen=True)
-class Loop(Op):
+@dataclass(frozen=True, eq=False)
+class Loop(Control):
     """(*last states, *ys, iterations): the body, again and again. ONNX Loop and Scan; the while of a program.
 
     inputs: [count i64 []] [condition bool []] *states *xs *captured
@@ -62,7 +82,6 @@ class Loop(Op):
     name: ClassVar[str] = "loop"
     onnx: ClassVar[str] = "Loop, Scan"
     inputs: ClassVar[tuple[int, int]] = (0, -1)
-    family: ClassVar[str] = "control"
 
     # parts ----------------------------------------------------------------------------------------------------------------------
 
@@ -193,8 +212,8 @@ class Loop(Op):
 
 
 @register
-@dataclass(frozen=True)
-class If(Op):
+@dataclass(frozen=True, eq=False)
+class If(Control):
     """The results of `then_body` where the condition is true, else those of `else_body`; only that one runs. ONNX If.
 
     inputs: condition bool [], *inputs of then_body, *inputs of else_body. The bodies give the same types.
@@ -206,7 +225,6 @@ class If(Op):
     name: ClassVar[str] = "if"
     onnx: ClassVar[str] = "If"
     inputs: ClassVar[tuple[int, int]] = (1, -1)
-    family: ClassVar[str] = "control"
 
     def bodies(self) -> tuple[Graph, ...]:
         return (self.then_body, self.else_body)
