@@ -127,6 +127,11 @@ class Context:
             return None
         return array.reshape(-1)[0].item()  # type: ignore[no-any-return]
 
+    def is_known(self, name: str) -> bool:
+        """Whether what the model calls so, here or in a graph around, is a compile-time value."""
+        item = self._importer.scope.find(name)
+        return isinstance(item, Value) and self.known(item) is not None
+
     # control flow -----------------------------------------------------------------------------------------------------------
 
     def inline(self, graph: onnx.GraphProto, inputs: Mapping[str, Item], label: str = "") -> list[Item]:

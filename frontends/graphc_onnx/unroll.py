@@ -12,6 +12,7 @@ from graphc.errors import ModelError, ShapeError
 from graphc.ir.graph import Value
 from graphc.ops.movement import Concat
 from graphc_onnx.context import Context, normal_axis
+from graphc_onnx.read import subgraphs
 from graphc_onnx.registry import Item
 from graphc_onnx.tensors import check_size, dtype_of
 
@@ -27,6 +28,40 @@ class Source:
     value: Value
     axis: int
     back: bool
+
+
+def may_decide(context: Context, body: onnx.GraphProto, carried: Sequence[Item]) -> bool:
+    """Whether the condition inside a Loop may be known in each iteration: it follows from shapes, constants and known values alone."""
+    makers = {name: proto for proto in body.node for name in proto.output if name}
+    constants = {tensor.name for tensor in body.initializer} | {sparse.values.name for sparse in body.sparse_initializer}
+    states = {info.name: number for number, info in enumerate(body.input[2:])}
+    waiting, seen = [body.output[0].name], {info.name for info in body.input[:2]} | constants
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in makers:
+            waiting += [] if makers[name].op_type in ("Shape", "Size") else _reads(makers[name])
+        elif name in states:
+            item = carried[states[name]] if states[name] < len(carried) else None
+            if not isinstance(item, Value) or context.known(item) is None:
+                return False
+            waiting.append(body.output[1 + states[name]].name)
+        elif not context.is_known(name):
+            return False
+    return True
+
+
+def _reads(proto: onnx.NodeProto) -> list[str]:
+    """The values that a node reads, also in its sub-graphs, of the graph that it is in or around that."""
+    found = [name for name in proto.input if name]
+    for graph in subgraphs(proto):
+        inside = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+        inside |= {name for inner in graph.node for name in inner.output}
+        found += [name for inner in graph.node for name in _reads(inner) if name not in inside]
+        found += [info.name for info in graph.output if info.name not in inside]
+    return found
 
 
 def unroll(

@@ -199,7 +199,7 @@ class Loop(Control):
         first = self.first_x
         xs = [transpose(builder, x, _to_front(axis, x.type.rank)) for x, axis in zip(inputs[first:], self.x_axes, strict=False)]
         op = replace(self, x_axes=(0,) * len(self.x_axes), y_axes=(0,) * len(self.y_axes))
-        found = builder.add_many(op, *inputs[:first], *xs, *inputs[self.first_captured :])
+        found = builder.add_many(op, *inputs[:first], *xs, *inputs[self.first_captured :], name=builder.source.node)
         pairs = zip(found[self.states : -1], self.y_axes, strict=True)
         ys = [transpose(builder, y, np.argsort(_to_front(axis, y.type.rank)).tolist()) for y, axis in pairs]
         return (*found[: self.states], *ys, found[-1])

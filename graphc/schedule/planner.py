@@ -310,17 +310,21 @@ class Planner:
         direct: dict[Value, Value] = {}
         copies: list[Entry] = []
         for state, value in self.graph.updates.items():
-            touching = [number for number, entry in enumerate(self._entries) if touches(entry, state)]
-            number, call = next((i, call) for i, call in enumerate(self._entries) if isinstance(call, Call) and call.stores(value))
-            slots = [slot for slot, argument in enumerate(call.arguments) if argument is state]
-            whole = value.producer is None or not value.producer.op.bodies()
-            free = max(touching, default=-1) <= number and reads_at_own_place(call.spec, slots)
-            if whole and free and value not in self.graph.outputs:
+            if self._may_replace(state, value):
                 direct[value] = state
             else:
                 copies.append(Call(self, copy_spec(self.placement.operand(value)), [value, state], None, part=f"{state.name}:store"))
         self._entries += copies
         return direct
+
+    def _may_replace(self, state: Value, value: Value) -> bool:
+        """Whether the kernel that makes the new value is the last to touch the state, and reads of it what it writes over."""
+        if value in self.graph.outputs or (value.producer is not None and value.producer.op.bodies()):
+            return False
+        touching = [number for number, entry in enumerate(self._entries) if touches(entry, state)]
+        number, call = next((i, call) for i, call in enumerate(self._entries) if isinstance(call, Call) and call.stores(value))
+        slots = [slot for slot, argument in enumerate(call.arguments) if argument is state]
+        return max(touching, default=-1) <= number and reads_at_own_place(call.spec, slots)
 
     def weight(self, value: Value, spec: KernelSpec | None) -> int:
         """The number of a constant, packed for a kernel, among the plan's weights."""

@@ -120,6 +120,8 @@ class _Loop:
     def _may_replace(self, body: Sequence[Entry], old: Value, new: Value) -> bool:
         """Whether the kernel that makes the new state is the last to touch the old one, and reads of it what it writes over."""
         memory = self.inside.locate(old).buffer
+        if new.producer is None or new.producer.op.bodies():
+            return False
         maker = next(i for i, entry in enumerate(body) if isinstance(entry, Call) and entry.scope is self.inside and entry.stores(new))
         call = body[maker]
         if not isinstance(call, Call) or call.kernel is None or call.arguments[-1] is not new or len(call.kernel.outputs) != 1:

@@ -26,7 +26,7 @@ from graphc.types.shape import Dim, DimLike
 from graphc_onnx.context import Context, normal_axis
 from graphc_onnx.node import OnnxNode
 from graphc_onnx.registry import Item, onnx_op
-from graphc_onnx.unroll import Source, Undecided, element, stacked, tensor, unroll, unroll_scan
+from graphc_onnx.unroll import Source, Undecided, element, may_decide, stacked, tensor, unroll, unroll_scan
 
 if TYPE_CHECKING:
     from graphc.ir.body import Body
@@ -74,7 +74,7 @@ def loop(context: Context, node: OnnxNode) -> Sequence[Item]:
     going = True if condition is None else _known_flag(context, condition, "the condition of Loop")
     tensors = all(isinstance(item, Value) for item in carried) and all(info.type.HasField("tensor_type") for info in body.output)
     decided = going is not None and (count is None or isinstance(trips, int))
-    if decided or not tensors:
+    if not tensors or (decided and (not going or trips == 0 or may_decide(context, body, carried))):
         if not decided:
             trips = _decided_count(context, count)
             going = condition is None or _decided(context, condition, "the condition of Loop")
@@ -111,7 +111,8 @@ def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence
     if varying and isinstance(trips, int):
         return unroll(context, node.name, node.graph("body"), carried, trips, True, None)
     if varying or (ys and (counted or conditional)):
-        raise _data_dependent(context, node, f"{varying or 'the number of iterations, so the length of the scan outputs'}, depends on data")
+        what = varying or "the number of iterations, so the length of the scan outputs"
+        raise _data_dependent(context, node, f"{what}, depends on data", carries=known is None)
     flags = [_scalar(context.builder, count, i64)] if counted and count is not None else []
     if conditional:
         first = context.constant(np.asarray(True)) if condition is None else _scalar(context.builder, condition, bool_)
@@ -132,9 +133,11 @@ def _varying(before: Sequence[Value], after: Sequence[Value]) -> str:
     return next((f"the shape of {a.name!r}, {a.type} before and {b.type} after an iteration" for a, b in pairs), "")
 
 
-def _data_dependent(context: Context, node: OnnxNode, what: str, inputs: Sequence[str] = ()) -> DynamicShapeError:
-    """With the graph inputs that decide how often the loop runs, of which the caller may give values."""
-    found = [node.optional(0), node.optional(1), *node.items[2:]]
+def _data_dependent(
+    context: Context, node: OnnxNode, what: str, inputs: Sequence[str] = (), carries: bool = True
+) -> DynamicShapeError:  # fmt: skip
+    """With the graph inputs that decide how often the loop runs, of which the caller may give values. `carries`: also what it carries."""
+    found = [node.optional(0), node.optional(1), *(node.items[2:] if carries else [])]
     leaves = (leaf for value in found if isinstance(value, Value) and context.known(value) is None for leaf in ancestors(value))
     names = tuple(dict.fromkeys((*inputs, *(leaf.name for leaf in leaves if leaf.kind is Kind.INPUT))))
     hint = "give what decides it when loading, load_onnx(..., values={name: array}), or export a loop that carries its results"
