@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,9 +60,15 @@ class Table:
 
     def iterations(self) -> dict[int, int]:
         """Of the last run (of an inner loop: the last time): control that enters a loop -> how often it went through."""
-        loops = (number for number, control in enumerate(self._controls) if control.kind == ENTER)
-        repeating = (number for number in loops if self._controls[self._controls[number].partner].kind == AGAIN)
-        return {number: ctypes.c_int64.from_address(self._at(self._controls[number].counter)).value for number in repeating}
+        found = {}
+        for number, control in enumerate(self._controls):
+            if control.kind == ENTER and self._controls[control.partner].kind == AGAIN:
+                entered = self._word(number, at.DECIDED) == self._word(number, at.BODY)
+                found[number] = self._word(control.partner, at.RAN) if entered else 0
+        return found
+
+    def _word(self, which: int, offset: int) -> int:
+        return int(self._records[which, offset // 8])
 
     def _at(self, ref: Ref | None) -> int:
         return 0 if ref is None else self._arena + ref.offset

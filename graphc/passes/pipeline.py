@@ -20,11 +20,13 @@ from graphc.passes import (
     fold_constants,
     fuse,
     fuse_depthwise,
+    hoist_products,
     layout,
     order_updates,
     recompute,
     repeat_cheap,
     scale_weights,
+    trim_loops,
     widen_half,
 )
 from graphc.passes.base import Context, Pass
@@ -42,6 +44,8 @@ PORTABLE: tuple[Pass, ...] = (
     Pass("recapture-constants", "what has become constant by now", capture_constants.run),
     Pass("fold-batchnorm", "scales and shifts move into the weights of convolutions before common nodes are merged", fold_affine.run),
     Pass("recanonicalize", "what folding left: identities, chains of reshapes", canonicalize.run),
+    Pass("trim-loops", "what a loop carries and stacks for nobody, before products are looked for", trim_loops.run),
+    Pass("hoist-products", "while a loop's products are nodes of their own, and before equal ones are merged", hoist_products.run),
     Pass("eliminate-common", "equal nodes once", cse.run),
     Pass("eliminate-dead", "nothing that no output needs", dce.run),
 )

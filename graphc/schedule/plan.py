@@ -141,7 +141,7 @@ class Plan:
                 if control.kind != ENTER:
                     running.pop()
                 else:
-                    own = max(control.trips, 1) if iterations is None else iterations.get(which, 0)
+                    own = max(control.trips, 1) if iterations is None else iterations.get(which, 1)
                     running.append(running[-1] * own)
             found.append(running[-1])
         return found

@@ -11,7 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 from graphc.ops.control import If, Loop
 from graphc.ops.matmul import MatMul
-from graphc.ops.movement import Transpose
+from graphc.ops.movement import Reshape, Transpose
 from graphc.ops.pointwise import op
 from graphc.ops.reduce import Reduce
 from graphc.types.dtype import f32, i64
@@ -29,7 +29,8 @@ class _Maker:
         kind = self.rng.randrange(6)
         a, b = self.rng.choice(pool), self.rng.choice(pool)
         if kind == 0:
-            return builder.add(op("tanh"), builder.add(MatMul(), a, b))
+            flags = self.rng.random() < 0.2, self.rng.random() < 0.5
+            return builder.add(op("tanh"), builder.add(MatMul(*flags), a, b))
         if kind == 1:
             return builder.add(Transpose((1, 0)), a)
         if kind == 2:
@@ -59,11 +60,18 @@ class _Maker:
         own = [inner.input(f"s{k}", f32, (SIZE, SIZE)) for k in range(states)]
         back = [not conditional and self.rng.random() < 0.5 for _ in range(xs + ys)]
         axes = [self.rng.randrange(2) for _ in range(xs)]
-        rows = [inner.input(f"x{k}", f32, (SIZE,)) for k in range(xs)]
+        deep = [self.rng.random() < 0.5 for _ in range(xs)]
+        rows = [inner.input(f"x{k}", f32, (SIZE,) * (1 + whole)) for k, whole in enumerate(deep)]
         wide = [inner.add(op("mul"), row, inner.constant(np.ones((SIZE, 1), np.float32))) for row in rows]
-        seen = [*own, *wide, *(body.capture(value) for value in self.rng.sample(pool, min(len(pool), 2)))]
+        matrices = [x if whole else y for x, y, whole in zip(rows, wide, deep, strict=True)]
+        seen = [*own, *matrices, *(body.capture(value) for value in self.rng.sample(pool, min(len(pool), 2)))]
         self.fill(inner, seen, self.rng.randint(1, 4), depth)
         results = [self.rng.choice(seen) for _ in range(states + ys)]
+        if states and self.rng.random() < 0.5:  # a sum of products, as the gradient of a weight is
+            product = inner.add(MatMul(trans_a=True), self.rng.choice(seen), self.rng.choice(seen))
+            results[0] = inner.add(op("add"), own[0], product)
+        if ys and self.rng.random() < 0.5:
+            results[-1] = inner.add(MatMul(trans_b=self.rng.random() < 0.5), self.rng.choice(seen), self.rng.choice(seen))
         flags = []
         if conditional:
             total = inner.add(Reduce("sum", (0, 1), False), self.rng.choice(seen))
@@ -74,9 +82,14 @@ class _Maker:
             body.graph, states, tuple(axes), tuple(back[:xs]), tuple(self.rng.randrange(3) for _ in range(ys)), tuple(back[xs:]), trips,
             conditional=conditional,
         )  # fmt: skip
-        given = [self.rng.choice(pool) for _ in range(states + xs)]
+        given = [self.rng.choice(pool) for _ in range(states)]
+        given += [self.cube(builder, pool) if whole else self.rng.choice(pool) for whole in deep]
         *made, _ = builder.add_many(loop, *first, *given, *captured)
         return [*made[:states], *(self.square(builder, y, axis) for y, axis in zip(made[states:], loop.y_axes, strict=True))]
+
+    def cube(self, builder: Builder, pool: list[Value]) -> Value:
+        a, b = self.rng.choice(pool), self.rng.choice(pool)
+        return builder.add(op("mul"), builder.add(Reshape((SIZE, 1, SIZE)), a), builder.add(Reshape((1, SIZE, SIZE)), b))
 
     def square(self, builder: Builder, stack: Value, axis: int) -> Value:
         """What is stacked, as a matrix again."""

@@ -145,7 +145,7 @@ def test_trains_weights_of_a_body(tmp_path: Path) -> None:
     step = graphc.TrainStep(made, loss="mse", optimizer=graphc.optim.SGD(lr=0.1))
     xs, target = _floats(40, 2, 3), np.zeros((2, 4), np.float32)
     losses = [float(step((_floats(2, 4), xs), target)["loss"]) for _ in range(20)]
-    assert losses[-1] < 0.2 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
     graphc.save_onnx(step, tmp_path / "trained.onnx")
     trained = onnx.load(tmp_path / "trained.onnx")
     assert sorted(tensor.name for tensor in trained.graph.initializer)[:2] == ["cell/r", "cell/w"]

@@ -174,6 +174,7 @@ _DECIDE = """
 define internal void @decide(ptr %record) nounwind {
 entry:
   %decided.p = getelementptr i8, ptr %record, i64 DECIDED
+  %ran.p = getelementptr i8, ptr %record, i64 RAN
   %repeats.p = getelementptr i8, ptr %record, i64 REPEATS
   %counter.pp = getelementptr i8, ptr %record, i64 COUNTER
   %trips.p = getelementptr i8, ptr %record, i64 TRIPS
@@ -194,6 +195,7 @@ entry:
   %one.more = add i64 %before, 1
   %n = select i1 %again, i64 %one.more, i64 0
   store i64 %n, ptr %counter.p
+  store i64 %n, ptr %ran.p
   %trips = load i64, ptr %trips.p
   %within = icmp slt i64 %n, %trips
   %length.p = load ptr, ptr %length.pp
@@ -519,8 +521,8 @@ done:
 _OFFSETS = (
     "EPOCH_SLEEPERS", "ARRIVED", "PHASE_SLEEPERS", "PHASE", "STEPS", "COUNT", "THREADS", "IDLE_SPIN", "BARRIER_SPIN", "STARTED", "STOP",
     "PLACE", "CALLER_CPU", "MASK_BYTES", "MASK", "SCRATCH", "WORKERS", "WORKER_BYTES", "WORKER_INDEX", "WORKER_HANDLE", "NO_BARRIER",
-    "THREAD_0", "DECISION", "DECIDED", "REPEATS", "COUNTER", "TRIPS", "LENGTH", "CONDITION", "NEGATED", "BODY", "BEHIND", "LIMIT", "STATUS",
-    "LAST", "MOVES", "MOVED",
+    "THREAD_0", "DECISION", "DECIDED", "RAN", "REPEATS", "COUNTER", "TRIPS", "LENGTH", "CONDITION", "NEGATED", "BODY", "BEHIND", "LIMIT",
+    "STATUS", "LAST", "MOVES", "MOVED",
 )  # fmt: skip
 
 

@@ -38,11 +38,11 @@ DECISION = 4  # the step calls no function; its arguments are a record
 STEP = np.dtype([("function", np.uint64), ("args", np.uint64), ("flags", np.int64)])
 
 
-# A decision's record, by byte: where the run goes on (written by each decision), then what it is decided by.
+# A decision's record, by byte: where the run goes on and n (written by each decision), then what it is decided by.
 (
-    DECIDED, REPEATS, COUNTER, TRIPS, LENGTH, CONDITION, NEGATED, BODY, BEHIND, LIMIT, STATUS, LAST, MOVES, MOVED
-) = range(0, 14 * 8, 8)  # fmt: skip
-RECORD_WORDS = 14
+    DECIDED, RAN, REPEATS, COUNTER, TRIPS, LENGTH, CONDITION, NEGATED, BODY, BEHIND, LIMIT, STATUS, LAST, MOVES, MOVED
+) = range(0, 15 * 8, 8)  # fmt: skip
+RECORD_WORDS = 15
 
 
 class Decision(NamedTuple):
