@@ -165,6 +165,28 @@ RECURRENT = [
            lambda x, p, kind=kind: _recurrent(kind, x, p, 2, True, torch.tensor([2, 4]))) for kind in ("rnn", "lstm", "gru")),
 ]  # fmt: skip
 
+
+
+def _running_mean(x: Any) -> Any:
+    y, _ = graphc.scan(lambda m, xt: (m * 0.5 + xt * 0.5,) * 2, x, x[:, 0])
+    return y
+
+
+def _running_mean_by_torch(x: torch.Tensor, p: Params) -> torch.Tensor:
+    rows = [x[:, 0]]
+    for t in range(x.shape[1]):
+        rows.append(rows[-1] * 0.5 + x[:, t] * 0.5)
+    return torch.stack(rows[1:], 1)
+
+
+CONTROL = [
+    Case("scan", STEPS, _running_mean, _running_mean_by_torch),
+    Case("while_loop", ROWS, lambda x: graphc.while_loop(lambda v: graphc.any(graphc.abs(v) > 0.5), lambda v: v * 0.5, x),
+         lambda x, p: x * 0.5 ** torch.ceil(torch.log2(x.abs().max() / 0.5)).clamp(min=0)),
+    Case("cond", ROWS, lambda x: graphc.cond(x.sum() > 0.0, lambda: graphc.linear(x, 4, name="l"), lambda: x[:, :4] * 2.0, name="c"),
+         lambda x, p: F.linear(x, p["c.then.l.weight"], p["c.then.l.bias"]) if x.sum() > 0 else x[:, :4] * 2),
+]  # fmt: skip
+
 ACTIVATION = [
     _unary("relu", F.relu), _unary("relu6", F.relu6), _unary("elu", F.elu), _unary("selu", F.selu), _unary("celu", F.celu),
     _unary("gelu", F.gelu), _unary("silu", F.silu), _unary("swish", F.silu), _unary("mish", F.mish), _unary("softplus", F.softplus),
@@ -278,4 +300,4 @@ LOSS = [
          lambda x, p: F.binary_cross_entropy_with_logits(x, torch.full_like(x, 0.25))),
 ]  # fmt: skip
 
-CASES = [*CONV, *POOL, *NORM, *MATRIX, *RECURRENT, *ACTIVATION, *POINTWISE, *MOVEMENT, *REDUCTION, *LOSS]
+CASES = [*CONV, *POOL, *NORM, *MATRIX, *RECURRENT, *CONTROL, *ACTIVATION, *POINTWISE, *MOVEMENT, *REDUCTION, *LOSS]
