@@ -128,7 +128,9 @@ def _wide_type(type: TensorType) -> TensorType:
 
 
 def _wide_op(op: Op) -> Op:
-    changed: dict[str, Any] = {name: _wide(value) for name, value in op.attributes().items() if isinstance(value, DType)}
+    given = op.attributes().items()
+    changed: dict[str, Any] = {name: _wide(value) for name, value in given if isinstance(value, DType)}
+    changed |= {name: widen(value) for name, value in given if isinstance(value, Graph)}
     return replace(op, **changed) if changed else op
 
 
