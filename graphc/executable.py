@@ -171,10 +171,12 @@ def ledger_of(graph: Graph, plan: Plan) -> list[LedgerEntry]:
 
 
 def apart_of(graph: Graph, plan: Plan) -> dict[str, str]:
-    """Node of the user's model that no kernel computes -> ALIAS, or the pass that removed it and why."""
+    """Node of the user's model, also of a sub-graph, that no kernel computes -> ALIAS, or the pass that removed it and why."""
+    from graphc.ir.body import graphs  # late: to start a kept program nothing of it is needed
+
     computed = {origin for step in plan.steps for origin in step.origins}
-    found = {origin: ALIAS for node in graph.nodes for origin in node.origins if origin not in computed}
-    for origin, why in graph.eliminated.items():
+    found = {origin: ALIAS for inner in graphs(graph) for node in inner.nodes for origin in node.origins if origin not in computed}
+    for origin, why in (pair for inner in graphs(graph) for pair in inner.eliminated.items()):
         if origin not in computed:
             found.setdefault(origin, why)
     return found

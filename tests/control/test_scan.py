@@ -272,3 +272,20 @@ def test_tools_work_on_loops() -> None:
     entries = {entry.node: entry for entry in program.ledger}
     assert {"leaky", "leaky.inner"} <= entries.keys()
     assert all(entry.kernel or entry.family in ("alias", "removed") for entry in entries.values())
+
+
+def test_every_node_of_a_body_is_in_the_ledger() -> None:
+    """Those that a kernel computes, and those that a pass removed."""
+
+    @graphc.model
+    def net(x: graphc.f32[2, 9, 4]):
+        def cell(h, xt):
+            kept = graphc.transpose(graphc.transpose(xt, (1, 0), name="nothing"), (1, 0))
+            return (graphc.tanh(kept + h, name="tanh"),)
+
+        return graphc.scan(cell, x, x[:, 0], name="loop")[1]
+
+    entries = {entry.node: entry for entry in graphc.compile(net).ledger}
+    assert {"loop", "loop.nothing", "loop.tanh"} <= entries.keys()
+    assert entries["loop.nothing"].family == "removed"
+    assert entries["loop.tanh"].kernel
