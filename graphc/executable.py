@@ -59,7 +59,8 @@ class Compiled:
 class Executable:
     """A compiled model: call it with arrays in input order or by name. Thread-safe.
 
-    `inputs`, `outputs`: name -> TensorType (dims may be symbolic).
+    `inputs`, `outputs`: name -> TensorType (dims may be symbolic; what a loop of an unknown number of iterations stacks has at most its
+    declared size).
     """
 
     def __init__(self, graph: Graph, compile_for: Callable[[Mapping[str, int]], Compiled]) -> None:
@@ -71,17 +72,22 @@ class Executable:
         self._stateful = threading.Lock()  # runs that update state go one after the other
         self._signature = Signature({value.name: value.type for value in graph.inputs})
         self.inputs = self._signature.inputs
-        self.outputs: dict[str, TensorType] = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
+        self.outputs: dict[str, TensorType] = {name: value.type for name, value in graph.public_outputs.items()}
 
     def __call__(self, *args: Any, **named: Any) -> Array | tuple[Array, ...]:
         """One array, or a tuple in output order."""
-        _, results = self._run(self._signature.by_name(args, named))
+        compiled, results = self._run(self._signature.by_name(args, named))
+        if self._graph.trims:
+            results = list(self._trimmed(compiled, results).values())
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs by name."""
         compiled, results = self._run(feeds)
-        return dict(zip((name for name, _ in compiled.plan.outputs), results, strict=True))
+        return self._trimmed(compiled, results)
+
+    def _trimmed(self, compiled: Compiled, results: Sequence[Array]) -> dict[str, Array]:
+        return self._graph.trimmed(dict(zip((name for name, _ in compiled.plan.outputs), results, strict=True)))
 
     @property
     def state(self) -> dict[str, Array]:

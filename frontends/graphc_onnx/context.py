@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import ModelError, ShapeError
+from graphc.errors import GraphcError, ModelError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.op import Op
@@ -140,6 +140,16 @@ class Context:
         `label` becomes part of the names, so that the iterations of a loop are told apart.
         """
         return self._importer.inline_graph(graph, inputs, label)
+
+    def trim(self, value: Value, length: Value, error: GraphcError) -> None:
+        """Of a result only the first `length` elements along axis 0 count: an output is cut to them, and no node may read it, else `error`.
+
+        In a sub-graph every result may be read: the error is raised at once.
+        """
+        if self._importer.bodies:
+            raise error
+        error.at(str(self.builder.source))
+        self._importer.lengths[value] = length, error
 
     def sub_graph(self, graph: onnx.GraphProto, given: Sequence[TensorType | Array]) -> tuple[Body, list[Item]]:
         """Import a subgraph as a graph of its own, with an input for each type and a constant for each array; and its outputs.

@@ -22,6 +22,8 @@ from graphc.files import write_atomic
 from graphc.ir.body import graphs
 from graphc.ir.graph import Array, Graph, Kind, Node, Value
 from graphc.ir.patch import topological
+from graphc.types.shape import symbol
+from graphc.types.tensor import TensorType
 from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, export_of, info, write_nodes
 
 INLINE_LIMIT = (1 << 31) - (1 << 24)  # a protobuf message holds less than 2 GB
@@ -71,7 +73,7 @@ def build(graph: Graph, store: Store) -> onnx.ModelProto:
     _name_values(emitter, graph, nodes)
     _write_leaves(emitter, graph, nodes)
     write_nodes(emitter, graph, nodes)
-    for name, value in zip(graph.output_names, graph.outputs, strict=True):
+    for name, value in graph.public_outputs.items():
         if emitter.names[value] != name:
             emitter.write("Identity", [emitter.names[value]], [name])
     return _model(emitter, graph)
@@ -128,12 +130,20 @@ def _model(emitter: Emitter, graph: Graph) -> onnx.ModelProto:
         emitter.nodes,
         graph.name or "graph",
         [info(emitter.names[value], value.type) for value in graph.inputs],
-        [info(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)],
+        [info(name, _declared(graph, name, value)) for name, value in graph.public_outputs.items()],
         initializer=emitter.initializers,
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="graphc")
     helper.set_model_props(model, graph.metadata)
     return model
+
+
+def _declared(graph: Graph, name: str, value: Value) -> TensorType:
+    """The type of an output; a name for a size that only a run knows."""
+    if name not in graph.trims:
+        return value.type
+    axis, _ = graph.trims[name]
+    return value.type.with_shape((*value.type.shape[:axis], symbol("length"), *value.type.shape[axis + 1 :]))
 
 
 # files ------------------------------------------------------------------------------------------------------------------------------

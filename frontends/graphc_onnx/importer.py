@@ -105,6 +105,7 @@ class Importer:
         self.imported = 0
         self.leaves: dict[tuple[int, Body | None], tuple[onnx.GraphProto, dict[str, Item]]] = {}  # holds what its keys are the ids of
         self.hoisted: dict[int, tuple[onnx.TensorProto, Value]] = {}  # leaves of sub-graphs in the graph of the model
+        self.lengths: dict[Value, tuple[Value, GraphcError]] = {}  # results with room for more than counts: how many, why no node reads it
         self.bodies: list[Body] = []  # sub-graphs under construction, the innermost last
         self.node_names = unique_node_names(proto.graph.node)
 
@@ -121,8 +122,16 @@ class Importer:
         outputs: dict[str, Value] = {}
         for info in proto.output:
             outputs[info.name] = self._output(info)
-        self.graph.set_outputs(outputs)
+        self.graph.set_outputs(outputs | self._lengths(outputs))
+        self.graph.trims = {name: (0, f"{name}:length") for name, value in outputs.items() if value in self.lengths}
         return fold_known(self.builder)
+
+    def _lengths(self, outputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Further outputs that say how long what a loop stacks has become. Raises what was kept, where a node reads such a result."""
+        for value, (_, error) in self.lengths.items():
+            if value.users:
+                raise error
+        return {f"{name}:length": self.lengths[value][0] for name, value in outputs.items() if value in self.lengths}
 
     # leaves -----------------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ Grammar (one statement per line; `#` outside of a string starts a comment; names
                | "input" value ":" type
                | ("param" | "const" | "state") value ":" type "=" (literal | "@" digest)
                | value { "," value } "=" op "(" [ value { "," value } ] ")" [ attributes ] ":" type { "," type } { note }
-               | "output" name "=" value      | "update" value "=" value      | "eliminated" string string
+               | "output" name "=" value      | "trim" name int name        (output, axis, output that says how many count)
+               | "update" value "=" value      | "eliminated" string string
     note       = "node" name | "kernel" int | "algorithm" name | "layout" layout { "," layout } | "from" string { "," string }
                | "at" string "," int "," string "," string          (the source: file, line, node, operator)
     value      = "%" name
@@ -114,6 +115,8 @@ def _lines(graph: Graph, machine: bool, prefix: str = "") -> Iterator[str]:
         yield _node(node, machine, labels)
     for name, value in zip(graph.output_names, graph.outputs, strict=True):
         yield f"output {_name(name)} = {_value(value)}"
+    for name, (axis, length) in graph.trims.items():
+        yield f"trim {_name(name)} {axis} {_name(length)}"
     for state, value in graph.updates.items():
         yield f"update {_value(state)} = {_value(value)}"
     for origin, reason in graph.eliminated.items():
@@ -251,6 +254,10 @@ def _statement(graph: Graph, cursor: Cursor, data: Mapping[str, Array], place: s
         cursor.expect("=")
         graph.outputs.append(_use(graph, cursor))
         graph.output_names.append(name)
+    elif word == "trim":
+        name = cursor.name()
+        _once(name in graph.trims, f"the trim of {name!r}")
+        graph.trims[name] = (cursor.integer(), cursor.name())
     elif word == "update":
         state = _use(graph, cursor)
         _once(state in graph.updates, f"the update of {state.name!r}")

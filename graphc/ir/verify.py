@@ -10,7 +10,9 @@ from collections import Counter
 
 from graphc.errors import GraphcError, VerifyError
 from graphc.ir.graph import Graph, Kind, Node, Value
+from graphc.types.dtype import i64
 from graphc.types.layout import PLAIN
+from graphc.types.tensor import TensorType
 
 
 def verify(graph: Graph) -> None:
@@ -100,6 +102,10 @@ def _check_body(node: Node, body: Graph) -> None:
 def _check_roots(graph: Graph, defined: set[Value]) -> None:
     _check(len(graph.outputs) == len(graph.output_names), graph.name, "has outputs without names, or names without outputs")
     _check(len(set(graph.output_names)) == len(graph.output_names), graph.name, f"has an output name twice: {graph.output_names}")
+    for name, (axis, length) in graph.trims.items():
+        types = {n: value.type for n, value in zip(graph.output_names, graph.outputs, strict=True)}
+        fits = name in types and length in types and 0 <= axis < types[name].rank and types[length] == TensorType(i64, ())
+        _check(fits, graph.name, f"trims {name!r} along axis {axis} by {length!r}")
     for value in graph.roots:
         _check(value in defined, value.name, "is an output that nothing computes")
     for state, update in graph.updates.items():

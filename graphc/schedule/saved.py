@@ -31,7 +31,7 @@ def signature_data(graph: Graph) -> dict[str, Any]:
     outputs = zip(graph.output_names, graph.outputs, strict=True)
     return {
         "version": VERSION, "name": graph.name, "inputs": [_value(value.name, value.type) for value in graph.inputs],
-        "outputs": [_value(name, value.type) for name, value in outputs],
+        "outputs": [_value(name, value.type) for name, value in outputs], "trims": graph.trims,
     }  # fmt: skip
 
 
@@ -43,6 +43,9 @@ def signature_graph(data: dict[str, Any]) -> Graph:
         graph.add_value(name, type, Kind.INPUT)
     outputs = map(_named_type, data["outputs"])
     graph.set_outputs({name: graph.add_value(graph.fresh_name(name), type, Kind.RESULT) for name, type in outputs})
+    graph.trims = {_text(name): (_size(axis), _text(length)) for name, (axis, length) in data["trims"].items()}
+    if any(name not in graph.output_names or length not in graph.output_names for name, (_, length) in graph.trims.items()):
+        raise ValueError("trims")
     return graph
 
 

@@ -13,6 +13,7 @@ from onnx import helper
 import graphc
 from control.onnx_loops import BOOL, FLOAT, INT64, doubling, graph, info, model, node, rnn
 from graphc.errors import DynamicShapeError, GraphcError, ModelError, ResourceError
+from graphc.ir.text import graph_data, parse_graph, print_graph
 from graphc_onnx import load, to_onnx
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -255,6 +256,38 @@ def test_results_whose_length_depends_on_data() -> None:
     assert caught.value.inputs == ("n",)
     found = graphc.compile(load(proto, values={"n": np.asarray(300)}))(np.ones(3, np.float32))
     assert found[1].shape == (300, 3)
+
+
+def _early(extra: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+    """At most 40 doublings, all of them stacked."""
+    body = doubling()
+    body.node.append(node("Identity", ["w"], ["z"]))
+    body.output.append(info("z", [3]))
+    loop = node("Loop", ["n", "", "x"], ["y", "all"], name="L", body=body)
+    return model([loop, *extra], [X, info("most", [])], outputs, n=np.asarray(40))
+
+
+def test_results_with_a_known_most_length_are_cut(tmp_path: Path) -> None:
+    proto = _early([], [info("y", [3]), info("all", ["K", 3])])
+    calls = [{"x": np.ones(3, np.float32), "most": np.asarray(most, np.float32)} for most in (1, 100, 1e30)]
+    made = _check(proto, *calls)
+    program = graphc.compile(made)
+    assert list(program.outputs) == ["y", "all"]
+    assert [program(**feeds)[1].shape[0] for feeds in calls] == [1, 6, 40]
+    text = print_graph(made)
+    assert 'trim all 0 all:length' in text
+    assert print_graph(parse_graph(text, graph_data(made))) == text
+    path = tmp_path / "early.onnx"
+    onnx.save(proto, path)
+    for _ in range(2):  # compiled, then from the cache
+        assert graphc.compile(path)(**calls[1])[1].shape == (6, 3)
+    assert graphc.compile(made, backend="reference")(**calls[1])[1].shape == (6, 3)
+
+
+def test_nothing_reads_a_result_of_unknown_length() -> None:
+    proto = _early([node("ReduceSum", ["all"], ["sum"], keepdims=0)], [info("y", [3]), info("sum", [])])
+    with pytest.raises(DynamicShapeError, match=r"Loop 'L': the number of iterations.*values="):
+        load(proto)
 
 
 @pytest.mark.parametrize("kind", ["carried", "inputs", "outputs", "dtype"])

@@ -25,7 +25,8 @@ Named = tuple[str, TensorType]
 def export_loop(emitter: Emitter, node: Node, op: Loop) -> None:
     graph = emitter.graph
     counts = bool(node.outputs[-1].users) or node.outputs[-1] in graph.outputs or bool(op.body.inputs[0].users)
-    if op.is_dynamic and op.y_axes:
+    public = {value for name, value in graph.public_outputs.items() if name in graph.trims}
+    if op.is_dynamic and not all(y in public and not y.users for y in node.outputs[op.states : -1]):
         hint = "a known number of iterations, or results that are carried"
         raise UnsupportedError("the stacked results of an ONNX Loop are as long as it runs, not padded", hint=hint)
     if op.is_dynamic or counts or not op.x_axes:

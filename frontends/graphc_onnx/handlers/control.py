@@ -110,9 +110,10 @@ def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence
     varying = _varying(carried, rest)
     if varying and isinstance(trips, int):
         return unroll(context, node.name, node.graph("body"), carried, trips, True, None)
-    if varying or (ys and (counted or conditional)):
-        what = varying or "the number of iterations, so the length of the scan outputs"
-        raise _data_dependent(context, node, f"{what}, depends on data", carries=known is None)
+    what = varying or "the number of iterations, so the length of the scan outputs"
+    unknown = _data_dependent(context, node, f"{what}, depends on data", carries=known is None)
+    if varying or (ys and trips is None):
+        raise unknown
     flags = [_scalar(context.builder, count, i64)] if counted and count is not None else []
     if conditional:
         first = context.constant(np.asarray(True)) if condition is None else _scalar(context.builder, condition, bool_)
@@ -124,7 +125,10 @@ def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence
     most: DimLike = -1 if trips is None else trips
     captured = _finish(made, rest)
     op = Loop(made.graph, len(carried), (), (), axes, back, most, counted, conditional, MAX_ITERATIONS.get())
-    return context.builder.add_many(op, *flags, *carried, *captured)[:-1]
+    *found, ran = context.builder.add_many(op, *flags, *carried, *captured)
+    for y in found[len(carried) :] if op.is_dynamic else []:
+        context.trim(y, ran, unknown)
+    return found
 
 
 def _varying(before: Sequence[Value], after: Sequence[Value]) -> str:
