@@ -131,7 +131,7 @@ class _Context:
             for ref in step.args:
                 self._point(slot, ref, base, weights, plan.states)
                 slot += 1
-        self.table = Table(plan, steps, base)
+        self.table = Table(plan, steps, base, pool.alone)
 
     def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Point to the arrays of this run; the caller keeps them alive."""

@@ -14,6 +14,7 @@ import graphc
 from control.onnx_loops import BOOL, FLOAT, INT64, doubling, graph, info, model, node, rnn
 from graphc.errors import DynamicShapeError, GraphcError, ModelError, ResourceError
 from graphc.ir.text import graph_data, parse_graph, print_graph
+from graphc_cpu import table
 from graphc_onnx import load, to_onnx
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -209,7 +210,9 @@ def test_a_loop_on_data_has_a_limit() -> None:
 def test_the_limit_is_a_knob(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_MAX_ITERATIONS", "20")
     proto = model([node("Loop", ["", "", "x"], ["y"], name="L", body=doubling(1.0))], [X, info("most", [])], [info("y", [3])])
-    for threads in (1, 2):
+    for threads, shared in ((1, False), (2, False), (2, True)):
+        if shared:
+            monkeypatch.setattr(table, "small_loops", lambda plan: {})
         program = graphc.compile(load(proto), threads=threads)
         with pytest.raises(ResourceError, match="loop 'L': has not ended after 20 iterations"):
             program(np.ones(3, np.float32), np.float32(9))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,7 @@ import graphc
 from control.random_loops import SIZE, random_loops
 from graphc.backend import find
 from graphc.ir.text import graph_data, parse_graph, print_graph
+from graphc_cpu import table
 from graphc_reference import ReferenceExecutable
 
 
@@ -30,8 +34,9 @@ def test_machine_code_computes_what_the_ops_mean(seed: int) -> None:
         np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-5 * max(1.0, float(np.abs(wanted).max())))
     again = program(*feeds)
     compiled = program.compiled()
-    for threads in (2, 4):
-        others = find("cpu").compile(compiled.graph, compiled.plan, threads).run(feeds)
+    for threads, shared in ((2, True), (4, True), (2, False)):
+        with patch.object(table, "small_loops", lambda plan: {}) if shared else nullcontext():
+            others = find("cpu").compile(compiled.graph, compiled.plan, threads).run(feeds)
         for one, two, other in zip(found, again, others, strict=True):
             assert one.tobytes() == two.tobytes(), "a second run gives other bits"
             assert one.tobytes() == other.tobytes(), f"{threads} threads give other bits"

@@ -7,6 +7,8 @@ Entry points (the state block is laid out in `state.py`):
 * `void graphc_pool_stop(ptr state)` ends and joins the workers.
 * `void graphc_pool_meet(ptr state)` is a barrier for kernels: every thread of the running step must call it, and equally often.
 * `void graphc_serial(ptr steps, i64 count)` runs a step table as thread 0 of 1; needs no state.
+* `void graphc_pool_alone(ptr args, i64 thread, i64 threads)` is a step, for one thread, that does the same with the table and the count
+  that `args` points to: a loop too small to share.
 * `i1 graphc_spin(ptr word, i32 old, i64 spins)` waits for `*word != old`, at most `spins` turns; exported to be timed.
 
 Protocol. A run: the caller writes STEPS and COUNT, then EPOCH with release order; a worker that reads the new EPOCH with acquire order
@@ -484,11 +486,9 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(i64, ptr)
 """
 
-_SERIAL = """
-define void @graphc_serial(ptr %steps, i64 %count) nounwind {
+_WALK = """
+define internal void @walk(ptr %steps, i64 %count) nounwind {
 entry:
-  %floats = call i64 @save_floats()
-  call void @set_floats(i64 DEFAULT_FLOATS)
   br label %next
 next:
   %i = phi i64 [ 0, %entry ], [ %following, %call ], [ %target, %decide ]
@@ -514,7 +514,26 @@ call:
   %following = add i64 %i, 1
   br label %next
 done:
+  ret void
+}
+"""
+
+_SERIAL = """
+define void @graphc_serial(ptr %steps, i64 %count) nounwind {
+  %floats = call i64 @save_floats()
+  call void @set_floats(i64 DEFAULT_FLOATS)
+  call void @walk(ptr %steps, i64 %count)
   call void @set_floats(i64 %floats)
+  ret void
+}
+"""
+
+_ALONE = """
+define void @graphc_pool_alone(ptr %args, i64 %thread, i64 %threads) nounwind {
+  %count.p = getelementptr i8, ptr %args, i64 8
+  %steps = load ptr, ptr %args
+  %count = load i64, ptr %count.p
+  call void @walk(ptr %steps, i64 %count)
   ret void
 }
 """
@@ -532,14 +551,14 @@ def pool_ir(target: Target) -> str:
     if "linux" not in target.triple:
         raise BackendError(f"no thread pool for {target.triple}: it needs Linux's futex", hint="threads=1")
     pause, declaration = _PAUSE[architecture]
-    parts = [_STEP, _WAITING, _BARRIER, _MEETING, _DECIDE, _STEPS, _PLACING, _RUN, _LIFE, _FLOATS[architecture], declaration]
+    parts = [_STEP, _WAITING, _BARRIER, _MEETING, _DECIDE, _WALK, _ALONE, _STEPS, _PLACING, _RUN, _LIFE, _FLOATS[architecture], declaration]
     words = {"FUTEX": _FUTEX[architecture], "WAIT": _WAIT, "WAKE": _WAKE, "PAUSE": pause, "MASK_BITS": 8 * at.MASK_BYTES}
     return _module(target, parts, words)
 
 
 def serial_ir(target: Target) -> str:
     """The module of `graphc_serial`, which calls nothing."""
-    return _module(target, [_STEP, _DECIDE, _SERIAL, _FLOATS[_architecture(target)]], {})
+    return _module(target, [_STEP, _DECIDE, _WALK, _SERIAL, _FLOATS[_architecture(target)]], {})
 
 
 def _architecture(target: Target) -> str:
