@@ -98,9 +98,11 @@ class Planner:
         self._bound[value] = _Bound(outer, start, region, step)
 
     def bound(self, value: Value) -> Value | Temporary:
+        """The memory that a value has been given by `bind`."""
         return self._bound[value].outer
 
     def locate(self, argument: Value | Temporary) -> Location:
+        """Where a value is, in memory of this graph or of one around it."""
         if isinstance(argument, Temporary):
             return Location(argument, argument.nbytes)
         place = self.placement.place(argument)
@@ -113,6 +115,7 @@ class Planner:
         return replace(found, offset=found.offset + bound.start + place.offset, moves=(*found.moves, *moves))
 
     def argument(self, value: Value) -> Argument:
+        """What a call takes for a value that is read as it lies."""
         return Ref("weight", self.weight(value, None)) if value.is_constant else value
 
     def inside(self, body: Graph) -> Planner:
