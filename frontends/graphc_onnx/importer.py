@@ -7,9 +7,10 @@ others constants; nodes whose integer value is known are folded (`fold.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import onnx
@@ -104,7 +105,7 @@ class Importer:
         self.reserved = functions.all_value_names(proto.graph)
         self.imported = 0
         self.leaves: dict[tuple[int, Body | None], tuple[onnx.GraphProto, dict[str, Item]]] = {}  # holds what its keys are the ids of
-        self.hoisted: dict[int, tuple[onnx.TensorProto, Value]] = {}  # leaves of sub-graphs in the graph of the model
+        self.made: dict[int, tuple[object, Value]] = {}  # initializers that have been read, by the id of what the value is kept with
         self.lengths: dict[Value, tuple[Value, GraphcError]] = {}  # results with room for more than counts: how many, why no node reads it
         self.bodies: list[Body] = []  # sub-graphs under construction, the innermost last
         self.node_names = unique_node_names(proto.graph.node)
@@ -154,16 +155,19 @@ class Importer:
 
     def _initializers(self, proto: onnx.GraphProto) -> None:
         for tensor in proto.initializer:
-            array = to_array(tensor, self.storage, f"initializer {tensor.name!r}")
-            self.scope.items[tensor.name] = self._leaf(tensor.name, array)
+            read = partial(to_array, tensor, self.storage, f"initializer {tensor.name!r}")
+            self.scope.items[tensor.name] = self._leaf(tensor, tensor.name, read)
         for sparse in proto.sparse_initializer:
-            self.scope.items[sparse.values.name] = self._leaf(sparse.values.name, dense(sparse, self.storage))
+            self.scope.items[sparse.values.name] = self._leaf(sparse, sparse.values.name, partial(dense, sparse, self.storage))
 
-    def _leaf(self, name: str, array: Array) -> Value:
-        """Parameters belong to the model; a sub-graph captures them."""
-        root = self.bodies[0].outer if self.bodies else self.builder
-        unique = root.graph.fresh_name(self.scope.prefix + name)
-        made = root.parameter(unique, array) if dtype(array.dtype).is_float else root.constant(array, name=unique)
+    def _leaf(self, proto: object, name: str, read: Callable[[], Array]) -> Value:
+        """Of an initializer, once for each: parameters belong to the model; a sub-graph captures them."""
+        if id(proto) not in self.made:
+            root, array = self.bodies[0].outer if self.bodies else self.builder, read()
+            unique = root.graph.fresh_name(self.scope.prefix + name)
+            value = root.parameter(unique, array) if dtype(array.dtype).is_float else root.constant(array, name=unique)
+            self.made[id(proto)] = proto, value
+        _, made = self.made[id(proto)]
         for body in self.bodies:
             made = body.capture(made)
         return made

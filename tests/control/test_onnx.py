@@ -239,12 +239,29 @@ def test_a_state_that_changes_its_shape() -> None:
         [info("i", [], INT64), info("going", [], BOOL), info("v", ["N"])], [info("again", [], BOOL), info("w", ["M"])],
     )  # fmt: skip
     loop = node("Loop", ["n", "", "x"], ["y"], name="L", body=body)
-    assert load(model([loop], [X], [info("y", [24])], n=np.asarray(3))).outputs[0].type.shape == (24,)
+    unrolled = load(model([loop], [X], [info("y", [24])], n=np.asarray(3)))
+    assert unrolled.outputs[0].type.shape == (24,)
+    assert not any(n.op.bodies() for n in unrolled.nodes)
     dynamic = model([loop], [X, info("n", [], INT64)], [info("y", ["K"])])
     with pytest.raises(DynamicShapeError, match=r"Loop 'L': the shape of 'x'.*before and.*after an iteration, depends on data") as caught:
         load(dynamic)
     assert "n" in caught.value.inputs
     assert load(dynamic, values={"n": np.asarray(2)}).outputs[0].type.shape == (12,)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_state_that_changes_its_shape_until_data_says_so(inside: bool) -> None:
+    """The count is known, the condition is not: neither unrolled nor native."""
+    again = [node("ReduceSum", ["v"], ["s"], keepdims=0), node("Less", ["s", "most"], ["again"])]
+    body = graph(
+        [node("Concat", ["v", "v"], ["w"], axis=0), *(again if inside else [node("Identity", ["going"], ["again"])])],
+        [info("i", [], INT64), info("going", [], BOOL), info("v", ["N"])], [info("again", [], BOOL), info("w", ["M"])],
+    )  # fmt: skip
+    loop = node("Loop", ["n", "" if inside else "go", "x"], ["y"], name="L", body=body)
+    proto = model([loop], [X, info("most", []), info("go", [], BOOL)], [info("y", ["K"])], n=np.asarray(3))
+    with pytest.raises(DynamicShapeError, match=r"Loop 'L': the shape of 'x'.*depends on data") as caught:
+        load(proto)
+    assert ("x" if inside else "go") in caught.value.inputs
 
 
 def test_results_whose_length_depends_on_data() -> None:

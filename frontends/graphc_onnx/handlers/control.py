@@ -90,7 +90,7 @@ def loop(context: Context, node: OnnxNode) -> Sequence[Item]:
         made, results = context.sub_graph(body, given)
     except DynamicShapeError as error:
         if isinstance(trips, int) and going:
-            return unroll(context, node.name, body, carried, trips, True, None)
+            return _unrolled(context, node, trips, error.reason)
         raise _data_dependent(context, node, error.reason, error.inputs) from error
     return _native_loop(context, node, made, results, trips)
 
@@ -108,8 +108,8 @@ def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence
     if count is None and not conditional:
         raise ModelError("a Loop without trip count, whose condition is always true", hint="export it with an end")
     varying = _varying(carried, rest)
-    if varying and isinstance(trips, int):
-        return unroll(context, node.name, node.graph("body"), carried, trips, True, None)
+    if varying and isinstance(trips, int) and fixed:
+        return _unrolled(context, node, trips, f"{varying}, depends on data")
     what = varying or "the number of iterations, so the length of the scan outputs"
     unknown = _data_dependent(context, node, f"{what}, depends on data", carries=known is None)
     if varying or (ys and trips is None):
@@ -129,6 +129,14 @@ def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence
     for y in found[len(carried) :] if op.is_dynamic else []:
         context.trim(y, ran, unknown)
     return found
+
+
+def _unrolled(context: Context, node: OnnxNode, trips: int, why: str) -> Sequence[Item]:
+    """A Loop of any length, which cannot be native; `why` not, where its condition is not known either."""
+    try:
+        return unroll(context, node.name, node.graph("body"), node.items[2:], trips, True, None)
+    except Undecided:
+        raise _data_dependent(context, node, why) from None
 
 
 def _varying(before: Sequence[Value], after: Sequence[Value]) -> str:
