@@ -25,7 +25,7 @@ _DSL = [
     "max_pool2d", "max_pool3d", "maximum", "mean", "min", "minimum", "mish", "Model", "model", "mse_loss", "nll_loss", "norm_l1",
     "norm_l2", "one_hot", "ones", "pad", "parameter", "pixel_shuffle", "pow", "prelu", "prod", "reciprocal", "relu", "relu6", "reshape",
     "resize", "rms_norm", "rnn", "round", "scope", "selu", "shrink", "sigmoid", "sign", "silu", "sin", "sinh", "smooth_l1_loss", "softmax",
-    "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack", "step", "sum", "swish", "tan", "tanh", "Tensor",
+    "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack", "state", "step", "sum", "swish", "tan", "tanh", "Tensor",
     "thresholded_relu", "tile", "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64", "u8", "unsqueeze", "upsample",
     "where", "zeros",
 ]  # fmt: skip
