@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.errors import ModelError, ShapeError, TypeMismatchError
-from graphc.ir.graph import Value
 from graphc.source import Source
 from graphc.types.dtype import DType, f32
 from graphc.types.shape import symbols_of

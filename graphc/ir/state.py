@@ -28,10 +28,16 @@ def aligned(array: Array) -> Array:
     return copy
 
 
-def own_state(graph: Graph, store: MutableMapping[str, Array]) -> None:
-    """The graph's state lives in `store` from now on: arrays that are there already are kept, others start as the graph says."""
+def own_state(graph: Graph, store: MutableMapping[str, Array], apart: Mapping[str, Array] | None = None) -> None:
+    """The graph's state lives in `store` from now on: arrays that are there already are kept, others start as the graph says.
+
+    apart: memory of states that do not live in the store.
+    """
     for name, value in graph.states.items():
         assert value.data is not None
+        if apart is not None and name in apart:
+            value.data = apart[name]
+            continue
         if name not in store:
             store[name] = aligned(value.data)
         value.data = store[name]

@@ -187,11 +187,15 @@ class Net:
         rng = np.random.default_rng(seed)
         return rng.standard_normal((self.batch, *self.image), np.float32), rng.integers(0, self.classes, self.batch)
 
+    def convert(self, parameters: Mapping[str, Array]) -> dict[str, Array]:
+        """graphc's parameters as those of the twin, in its order."""
+        return dict(parameters)
+
     def torch(self, parameters: Mapping[str, Array], dtype: Any = torch.float32) -> nn.Module:
-        """The twin with these parameters (in the order of the graph), training."""
+        """The twin with these parameters of graphc, training."""
         net = self.twin()
         with torch.no_grad():
-            for tensor, array in zip(ordered(net).values(), parameters.values(), strict=True):
+            for tensor, array in zip(ordered(net).values(), self.convert(parameters).values(), strict=True):
                 assert tuple(tensor.shape) == array.shape, (tensor.shape, array.shape)
                 tensor.copy_(torch.from_numpy(array))
         return net.to(dtype).train()

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from state.recurrent_models import UNITS, WIDTH, sequence, stateful
 
 import graphc
 from graphc.errors import InputError
+from state.recurrent_models import UNITS, WIDTH, sequence, stateful
 
 STEPS = 24
 

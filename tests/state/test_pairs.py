@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from state.recurrent_models import UNITS, WIDTH, sequence, stateful
 
 import graphc
 from graphc.errors import InputError, ShapeError, TypeMismatchError, UnsupportedError
+from state.recurrent_models import UNITS, WIDTH, sequence, stateful
 
 PAIRS = {"h_in": "h_out", "c_in": "c_out"}
 
