@@ -122,13 +122,14 @@ def curves(path: Path, trained: dict[str, graphc.Trainer], grams: dict[int, floa
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for number, (cell, trainer) in enumerate(trained.items()):
-        for name, style, label in (("val_loss", "-", cell.upper()), ("loss", ":", f"{cell.upper()}, training")):
+        for name, style, label in (("val_loss", "-", cell.upper()), ("loss", ":", None)):
             bits = np.array(trainer.history[name]) / math.log(2)
             axes.plot(trainer.history["epoch"], bits, style, color=f"C{number}", label=label)
     for order, bits in grams.items():
         axes.axhline(bits, color="grey", lw=0.8, ls="--")
-        axes.annotate(f"{order}-gram", (1, bits), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="grey")
-    axes.set(xlabel="epoch", ylabel="bits per character", title="Held-out text")
+        side = "top" if order == max(grams) else "bottom"
+        axes.annotate(f"{order}-gram", (1, bits), xycoords=("axes fraction", "data"), ha="right", va=side, fontsize=8, color="grey")
+    axes.set(xlabel="epoch", ylabel="bits per character", title="Held-out text; dotted: in training")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

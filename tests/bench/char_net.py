@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import graphc
-from bench.train_nets import Array, Net
+from bench.net import Array, Net
 
 GATES = {"rnn": (0,), "lstm": (0, 2, 3, 1), "gru": (1, 0, 2)}  # graphc's gates in PyTorch's order
 
@@ -63,6 +63,10 @@ class CharNet(Net):
     cell: str = "lstm"
     layers: int = 2
 
+    @property
+    def dims(self) -> dict[str, int]:
+        return {"T": self.image[0]}
+
     def data(self, seed: int) -> tuple[Array, Array]:
         rows = np.random.default_rng(seed).integers(0, self.classes, (self.batch, self.image[0] + 1))
         return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
@@ -84,14 +88,14 @@ class CharNet(Net):
         return np.concatenate([parts[gate] for gate in GATES[self.cell]])
 
 
-def char_net(cell: str = "lstm", units: int = 256, layers: int = 2, classes: int = 65, batch: int = 32, steps: int = 64) -> CharNet:
+def char_net(cell: str, units: int, layers: int, classes: int, batch: int, steps: int) -> CharNet:
     twin = (cell, units, layers, classes)
     return CharNet(char_model(*twin, batch), lambda: CharTwin(*twin), (steps,), classes, batch, cell, layers)
 
 
-def train_twin(net: CharNet, parameters: Mapping[str, Array], optimizer: Any, batches: Any) -> list[float]:
+def train_twin(net: CharNet, parameters: Mapping[str, Array], optimizer: Any, batches: Any, dtype: Any = torch.float32) -> list[float]:
     """Losses of a PyTorch twin that starts from graphc's parameters. optimizer: makes one of the trained parameters."""
-    twin = net.torch(parameters)
+    twin = net.torch(parameters, dtype)
     made = optimizer([tensor for tensor in twin.parameters() if tensor.requires_grad])
     losses = []
     for x, y in batches:
