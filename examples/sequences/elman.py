@@ -132,9 +132,9 @@ def draw(path: Path, sample: tuple[np.ndarray, np.ndarray], by_place: dict[str, 
 @click.option("--threads", type=click.IntRange(1), help="All cores unless given.")
 @click.option("--output", type=click.Path(path_type=Path), help="Draw the picture here (.png).")
 @click.option("--onnx", type=click.Path(path_type=Path), help="Write the network here (.onnx).")
-@click.option("--small", is_flag=True, help="200 sequences.")
+@click.option("--small", is_flag=True, help="20 epochs.")
 def main(count: int, epochs: int, threads: int | None, output: Path | None, onnx: Path | None, small: bool) -> None:
-    count = 200 if small else count
+    epochs = 20 if small else epochs
     x, y = sequences(count, TRAINED, seed=0)
     recurrent = train(elman, x, y, epochs, 20, threads)
     plain = train(dense, *beginnings(x, y), max(epochs // 10, 1), 20, threads)

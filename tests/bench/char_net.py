@@ -90,7 +90,7 @@ class CharNet(Net):
 
 def char_net(cell: str, units: int, layers: int, classes: int, batch: int, steps: int) -> CharNet:
     twin = (cell, units, layers, classes)
-    return CharNet(char_model(*twin, batch), lambda: CharTwin(*twin), (steps,), classes, batch, cell, layers)
+    return CharNet(char_model(*twin, batch), lambda: CharTwin(*twin), (steps,), classes, batch, cell, layers, check_rate=0.3)
 
 
 def train_twin(net: CharNet, parameters: Mapping[str, Array], optimizer: Any, batches: Any, dtype: Any = torch.float32) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Net:
-    """A model, its PyTorch twin, the shape of one image, and the batch that is timed."""
+    """A model, its PyTorch twin, the shape of one image, and the batch that is timed.
+
+    `check_rate`: of the steps whose changes are compared: small, so that rounding does not grow from step to step, and so large that a
+    change is not lost in the last digits of a parameter.
+    """
 
     model: Any
     twin: Callable[[], nn.Module]
     image: tuple[int, ...]
     classes: int
     batch: int
+    check_rate: float = field(default=1e-3, kw_only=True)
 
     @property
     def dims(self) -> dict[str, int]:

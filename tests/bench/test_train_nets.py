@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 from bench.char_net import char_net
 from bench.net import Net, ordered
-from bench.train import CHECK_RATE, Graphc, Torch, report
+from bench.train import Graphc, Torch, report
 from bench.train_nets import NETS
 
 
@@ -26,7 +26,7 @@ def test_steps_agree(net: Net) -> None:
     mine = Graphc(net, 2)
     theirs = Torch(net, dict(mine.step.parameters), 2)
     for seed in range(3):
-        assert mine(*net.data(seed), CHECK_RATE) == pytest.approx(theirs(*net.data(seed), CHECK_RATE), rel=1e-5)
+        assert mine(*net.data(seed), net.check_rate) == pytest.approx(theirs(*net.data(seed), net.check_rate), rel=1e-5)
     for got, want in zip(mine.parameters(), theirs.parameters(), strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
 

@@ -38,7 +38,6 @@ from graphc_cpu.runtime.pool import Pool
 
 RATE, MOMENTUM = 0.01, 0.9
 CHECK_STEPS = 3
-CHECK_RATE = 1e-3  # of the steps that are compared: small, so that rounding does not grow from step to step
 ENGINES = ("graphc", "eager", "compile")
 
 
@@ -142,7 +141,7 @@ def _errors(net: Net, contestants: Mapping[str, Any], first: Mapping[str, Any], 
     for name, engine in {"float64": oracle, **contestants}.items():
         engine.load(first)
         for seed in range(CHECK_STEPS):
-            engine(*net.data(1000 + seed), CHECK_RATE)
+            engine(*net.data(1000 + seed), net.check_rate)
         pairs = zip(engine.parameters(), net.convert(first).values(), strict=True)
         changes[name] = [after.astype(np.float64) - before for after, before in pairs]
     wanted = changes.pop("float64")

@@ -9,6 +9,8 @@ import pytest
 
 import graphc
 from graphc.errors import AttributeValueError, ModelError, ShapeError, TypeMismatchError
+from graphc.inspect.summary import summarize
+from state.recurrent_models import stateful
 
 
 def test_within_a_run_the_state_keeps_its_old_value() -> None:
@@ -134,3 +136,9 @@ def test_a_recurrent_layer_of_another_batch() -> None:
 
     with pytest.raises(graphc.GraphcError):
         _trace(build)
+
+
+def test_summaries_list_the_state() -> None:
+    model = stateful("lstm", batch=2)
+    assert "  state      h: f32[2,1,20]\n  state      c: f32[2,1,20]\n" in str(model.summary())
+    assert [name for name, _ in summarize(model.graph()).states] == ["h", "c"]
