@@ -57,7 +57,7 @@ def test_no_layer_is_forgotten() -> None:
     text = inspect.getsource(cases)
     no_layers = {
         "bool_", "block", "demo", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "init", "load_script", "Model", "model", "parameter",
-        "scope", "Tensor", "u8", "u16", "u32", "u64",
+        "scope", "state", "Tensor", "u8", "u16", "u32", "u64",
     }  # fmt: skip
     names = set(graphc._DSL) - no_layers
     assert len(names) > 100
