@@ -3,7 +3,8 @@
 Chen and Goodman, "An empirical study of smoothing techniques for language modeling", Computer Speech and Language 13(4), 1999, section 3:
 from each count a discount of D1, D2 or D3 (for counts of 1, 2, and 3 or more, estimated from the numbers n1..n4 of n-grams that occur
 once to four times) is taken away and handed to the next shorter context, whose counts are in how many contexts a character occurs, not
-how often. Below the empty context all characters are equally likely.
+how often. Below the empty context all characters are equally likely. Estimated discounts below 0.1 (of a text that repeats itself) are
+taken as 0.1, so that nothing is impossible.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _discounts(counts: Array) -> Array:
     if not all(n):
         return np.full(3, 0.5)
     y = n[0] / (n[0] + 2 * n[1])
-    return np.clip([i - (i + 1) * y * n[i] / n[i - 1] for i in (1, 2, 3)], 0, (1, 2, 3))
+    return np.clip([i - (i + 1) * y * n[i] / n[i - 1] for i in (1, 2, 3)], 0.1, (1, 2, 3))
 
 
 def _windows(text: Array, length: int, classes: int) -> Array:

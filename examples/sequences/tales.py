@@ -1,7 +1,7 @@
 """Small tales by a grammar, as many characters as wanted: a text of our own for language models, the same for the same seed.
 
-What a tale is about (its hero, the hero's name, pronoun, wish) is drawn once and comes back in every sentence, also far behind its first
-mention, so that a model with a longer memory predicts it better.
+What a tale is about (its hero, the hero's name, pronoun, wish) is drawn once and comes back in the sentences behind, out of the reach of
+an n-gram.
 """
 
 from __future__ import annotations

@@ -48,9 +48,9 @@ class State(Tensor):
 def state(shape: Sequence[int], init: InitLike = "zeros", dtype: DType = f32, name: str = "") -> State:
     """State of the model, with an initial value: a number, an array, an initialiser of `graphc.init` or its name.
 
-    `h.assign(new)` says what it is after a run. An Executable keeps it (`exe.state`, `exe.reset_state()`), a training step carries it from
-    batch to batch, and no gradient flows into the run before. Raises ShapeError for a symbolic dim: the memory is there before the first
-    run. It does not train: that is `graphc.parameter`.
+    `h.assign(new)` says what it is after a run. An Executable keeps it (`exe.state`, `exe.reset_state()`), so compile the model where it
+    shall start anew; a training step carries it from batch to batch, and no gradient flows into the run before. Raises ShapeError for a
+    symbolic dim: the memory is there before the first run. A state is not trained: that is `graphc.parameter`.
     """
     place = user_line()
     here = Source(place.file, place.line, name, "state")

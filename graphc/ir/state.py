@@ -87,9 +87,11 @@ class States(MutableMapping[str, Array]):
         memory = self._memory.get(name)
         if memory is None:
             raise InputError(f"the model has no state {name!r}", hint=f"one of {', '.join(self._memory) or 'none'}")
-        check_array(f"state {name!r}", np.asarray(array), memory)
+        given = np.asarray(array)
+        if given.shape != memory.shape or given.dtype != memory.dtype:
+            raise InputError(f"state {name!r} is {memory.dtype}{list(memory.shape)}, got {given.dtype}{list(given.shape)}")
         with self.lock:
-            memory[...] = array
+            memory[...] = given
 
     def __delitem__(self, name: str) -> None:
         raise InputError(f"state {name!r} cannot be deleted", hint="reset_state() gives it its initial value")
@@ -102,12 +104,6 @@ class States(MutableMapping[str, Array]):
 
     def __repr__(self) -> str:
         return f"<state: {', '.join(f'{name} {array.dtype}{list(array.shape)}' for name, array in self._memory.items()) or 'none'}>"
-
-
-def check_array(what: str, array: Array, like: Array) -> None:
-    """Raises InputError for another shape or dtype."""
-    if array.shape != like.shape or array.dtype != like.dtype:
-        raise InputError(f"{what} is {like.dtype}{list(like.shape)}, got {array.dtype}{list(array.shape)}")
 
 
 def keep_state(graph: Graph, pairs: Mapping[str, str]) -> None:

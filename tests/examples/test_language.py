@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import graphc
+
 pytest.importorskip("matplotlib")
 
 NAMES = ("char_rnn", "elman", "ngram", "tales")
@@ -101,7 +103,7 @@ def _by_definition(text: list[int], order: int, classes: int) -> Callable[[tuple
         if not all(n):
             return [0.5] * 3
         y = n[0] / (n[0] + 2 * n[1])
-        return [min(max(i - (i + 1) * y * n[i] / n[i - 1], 0), i) for i in (1, 2, 3)]
+        return [min(max(i - (i + 1) * y * n[i] / n[i - 1], 0.1), i) for i in (1, 2, 3)]
 
     taken = [discounts(table) for table in counts]
 
@@ -117,6 +119,14 @@ def _by_definition(text: list[int], order: int, classes: int) -> Callable[[tuple
         return (kept + freed * shorter) / sum(behind.values())
 
     return likely
+
+
+def test_nothing_is_impossible(run: Run) -> None:
+    """Also of a text that repeats itself, whose discounts would be 0 by the formula."""
+    ngram, tales = importlib.import_module("ngram"), importlib.import_module("tales")
+    alphabet = graphc.data.Alphabet.of(tales.tales(20_000))
+    model = ngram.NGram(alphabet.encode(tales.tales(20_000)), 6, len(alphabet))
+    assert all(model.next(alphabet.encode(text)).min() > 0 for text in ("", "Once a", "zzzzz", "wished"))
 
 
 @pytest.mark.parametrize("order", [1, 2, 4])
