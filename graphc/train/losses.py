@@ -115,10 +115,13 @@ class _OfClasses(Loss):
             raise InputError(f"labels of dtype {array.dtype}", hint="class numbers as integers, not one-hot rows")
         classes = prediction.shape[1]
         counted = array if self.ignore_index is None else array[array != self.ignore_index]
-        if counted.size and isinstance(classes, int) and (counted.min() < 0 or counted.max() >= classes):
-            raise InputError(f"labels from {counted.min()} to {counted.max()}, the model has the classes 0 to {classes - 1}")
-        fill = self.target_type(prediction).rank - array.ndim
-        return array.astype(np.int64).reshape(array.shape + (1,) * max(fill, 0))
+        if counted.size and isinstance(classes, int):
+            low, high = counted.min(), counted.max()
+            if low < 0 or high >= classes:
+                raise InputError(f"labels from {low} to {high}, the model has the classes 0 to {classes - 1}")
+        fill = prediction.rank - 1 - array.ndim
+        labels = array.astype(np.int64, copy=False)
+        return labels.reshape(array.shape + (1,) * fill) if fill > 0 else labels
 
     def _weights(self, builder: Builder, like: Value) -> Value | None:
         return None if self.weight is None else builder.constant(np.asarray(self.weight, like.type.dtype.numpy), name="class_weight")
