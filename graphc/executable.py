@@ -17,7 +17,7 @@ from graphc.backend import Memory, Program, StepTime
 from graphc.errors import AttributeValueError, ShapeError
 from graphc.ir.graph import Array, Graph
 from graphc.ir.state import States
-from graphc.limits import memory_for
+from graphc.limits import MemoryFor
 from graphc.schedule.plan import Plan
 from graphc.signature import Signature
 from graphc.types.shape import check_sizes
@@ -112,7 +112,7 @@ class Executable:
                 if len(self._compiled) >= MAX_PROGRAMS:
                     del self._compiled[next(iter(self._compiled))]
                     self._by_shapes.clear()
-                with memory_for("to compile"):
+                with MemoryFor("to compile"):
                     self._compiled[key] = self._compile_for(sizes)
             return self._compiled[key]
 
@@ -163,7 +163,7 @@ class Executable:
             sizes = self._signature.sizes(arrays)
             compiled = self.compiled(sizes)
             self._by_shapes[shapes] = _key(sizes)
-        with memory_for("to run"), self._turn(compiled.plan):
+        with MemoryFor("to run"), self._turn(compiled.plan):
             return compiled, compiled.program.run(list(arrays.values()))
 
     def __repr__(self) -> str:
