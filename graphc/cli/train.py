@@ -106,7 +106,8 @@ def _check(given: dict[str, Any]) -> None:
     kept = [] if given["checkpoint_dir"] is None else [given["checkpoint_dir"] / name for name in (LAST, BEST)]
     for path in kept:
         if path.exists() and not given["resume"]:
-            raise InputError("there is a checkpoint already", where=str(path), hint="--resume to go on from it, or another --checkpoint-dir")
+            hint = "--resume to go on from it, or another --checkpoint-dir"
+            raise InputError("there is a checkpoint already", where=str(path), hint=hint)
     if given["new_head"] and given["head_at"]:
         raise InputError("--new-head and --head-at exclude each other", hint="--head-at makes a new head")
     find_loss(given["loss"])
