@@ -85,8 +85,10 @@ class Trainer:
         capture(self).save(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a checkpoint. Raises InputError, before anything is changed, where parameters, moments, sums of metrics or the state of
-        the schedule have other names or shapes, or the seed is another. Rates and other numbers of optimizer and schedule are this Trainer's.
+        """Go on from a checkpoint. Rates and other numbers of optimizer and schedule are this Trainer's.
+
+        Raises InputError, before anything is changed, where parameters, moments, sums of metrics or the state of the schedule have other
+        names or shapes, or the seed is another.
         """
         restore(self, Snapshot.load(path), str(path))
 
