@@ -1,0 +1,42 @@
+"""Sequences of different lengths in one batch: masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphc.errors import TypeMismatchError
+from graphc.ir.graph import Value
+from graphc.ops import compose
+from graphc.ops.pointwise import Cast, op
+from graphc.ops.reduce import CumSum
+from graphc.types.dtype import DType, bool_, i64
+from graphc.types.shape import Dim, DimLike
+from graphc_dsl.arguments import whole
+from graphc_dsl.trace import Building
+
+if TYPE_CHECKING:
+    from graphc_dsl.tensor import Tensor
+
+
+def sequence_mask(lengths: Tensor, steps: DimLike, dtype: DType = bool_, name: str = "") -> Tensor:
+    """Which positions lie within each sequence: lengths (N) integers -> (N, steps), true (1) where the position is below the length.
+
+    Any shape of lengths: (...) -> (..., steps). `steps`: a number, or a dim such as x.shape[1]. dtype: bool, or a number type for 1 and 0.
+    Raises TypeMismatchError for lengths that are no integers.
+    """
+    with Building("sequence_mask", name, lengths) as new:
+        if not lengths.dtype.is_int:
+            raise TypeMismatchError(f"lengths are {lengths.type}", hint="integers: numbers of steps")
+        column = compose.unsqueeze(new.builder, new.add(Cast(i64), new.value(lengths)), [lengths.ndim])
+        inside = new.add(op("less"), _positions(new, steps), column)
+        return new.tensor(inside if dtype == bool_ else new.add(Cast(dtype), inside))
+
+
+def _positions(new: Building, steps: DimLike) -> Value:
+    """0, 1, ... steps - 1; of a symbolic size a running sum, which is a constant once the size is known."""
+    if not isinstance(steps, Dim):
+        return new.builder.constant(np.arange(whole(steps, "steps")), i64, name=f"{new.name}.positions")
+    ones = compose.expand(new.builder, new.builder.constant([1], i64, name=f"{new.name}.one"), (steps,))
+    return new.add(CumSum(0, exclusive=True), ones)
