@@ -60,8 +60,9 @@ class Trainer:
         self.epoch = self.batch = self.steps = self.epochs = 0
         self.epoch_length: int | None = None
         self.stop = False
-        default = ("accuracy",) if self.step.recipe.loss.labels else ()
-        self.totals = Totals(find_metrics(default if metrics is None else metrics))
+        loss = self.step.recipe.loss
+        default = ("accuracy",) if loss.labels else ()
+        self.totals = Totals(find_metrics(default if metrics is None else metrics, getattr(loss, "axis", 1)))
         self.metrics = self.totals.metrics
         self.schedule_state = self.schedule.start()
         self.last_rate = self.rate
