@@ -220,6 +220,7 @@ MOVEMENT = [
          lambda x, p: torch.arange(7)[None] < (x > 0).sum(1, keepdim=True)),
     Case("sequence_mask, dtype", ROWS, lambda x: x * graphc.sequence_mask(graphc.constant(np.array([9, -1, 2], np.int32)), 7, x.dtype),
          lambda x, p: torch.stack([x[0], 0 * x[1], x[2] * (torch.arange(7) < 2)])),
+    Case("sample, temperature 0", ROWS, lambda x: graphc.sample(x, temperature=0), lambda x, p: x.argmax(-1)),
     Case("triu", ROWS, lambda x: graphc.triu(x, 1), lambda x, p: x.triu(1)),
     Case("tril", ROWS, graphc.tril, lambda x, p: x.tril()),
     Case("pixel_shuffle", (1, 8, 3, 2), lambda x: graphc.pixel_shuffle(x, 2), lambda x, p: F.pixel_shuffle(x, 2)),
