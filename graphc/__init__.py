@@ -33,7 +33,7 @@ _ERRORS = [
     "GraphcError", "ModelError", "UnsupportedError", "TypeMismatchError", "ShapeError", "DynamicShapeError", "InputError",
     "AttributeValueError", "NumericalError", "VerifyError", "ResourceError", "BackendError",
 ]  # fmt: skip
-_MODULES = ["callbacks", "data", "losses", "metrics", "optim", "schedules"]
+_MODULES = ["callbacks", "data", "decode", "losses", "metrics", "optim", "schedules"]
 _NAMES: dict[str, str] = {
     **dict.fromkeys(_DSL, "graphc_dsl"),
     **{name: f"graphc.{name}" for name in _MODULES},
