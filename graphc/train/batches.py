@@ -170,4 +170,4 @@ def _examples(x: Any, y: Any) -> int:
         raise InputError(f"x and y have different numbers of examples: {', '.join(str(len(array)) for array in arrays)}")
     if not len(targets[0]):
         raise InputError("there are no examples", hint="at least one")
-    return len(y)
+    return len(targets[0])

@@ -11,6 +11,7 @@ import pytest
 import graphc
 from graphc.errors import GraphcError, InputError, NumericalError, ShapeError
 from graphc.train import losses, metrics
+from graphc.train.batches import ArrayBatches
 
 torch: Any = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -154,9 +155,27 @@ def test_a_trainer_learns_from_pairs() -> None:
     history = trainer.fit((x, (labels, lengths)), 12, validation=(x, (labels, lengths)), batch_size=16)
     assert history["val_accuracy"][-1] == history["val_exact_match"][-1] == history["val_top2"][-1] == 1
     assert history["val_exact_match"][0] < history["val_accuracy"][0]
+    assert trainer.steps == 12 * count // 16
     with pytest.raises(InputError, match="labels from 0 to 9"):
         trainer.evaluate((x, labels))
     assert graphc.Trainer(tagger, losses.CrossEntropy(axis=-1), progress=False).metrics[0].axis == -1  # the default metric
+
+
+def test_batches_of_pairs_hold_every_example_once() -> None:
+    x, y = np.arange(7), np.arange(14).reshape(7, 2)
+    for counted in (np.arange(7), y > 3):
+        batches = ArrayBatches(x, (y, counted), 3, seed=4)
+        parts = list(batches)
+        assert [len(part) for part, _ in parts] == [3, 3, 1]
+        assert len(batches) == 3
+        order = np.concatenate([part for part, _ in parts])
+        assert sorted(order) == list(range(7))
+        for place, whole in ((0, y), (1, counted)):
+            np.testing.assert_array_equal(np.concatenate([pair[place] for _, pair in parts]), whole[order])
+    with pytest.raises(InputError, match="different numbers of examples: 7, 7, 6"):
+        ArrayBatches(x, (y, np.arange(6)))
+    labels = ArrayBatches(np.arange(2), (3, 1), 2, shuffle=False)  # a tuple of numbers is a target, no pair
+    np.testing.assert_array_equal(next(iter(labels))[1], [3, 1])
 
 
 def test_metrics_look_at_what_counts() -> None:
