@@ -25,7 +25,7 @@ from graphc.executable import Executable
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Array
 from graphc.ops.sampling import Sample
-from graphc.types.dtype import f32, u64
+from graphc.types.dtype import DType, dtype, u64
 from graphc.types.shape import symbol
 
 __all__ = ["Decoded", "beam_search", "from_executable", "greedy", "sample"]
@@ -67,16 +67,16 @@ def sample(
         raise AttributeValueError(f"seed={seed!r}", hint="a whole number, at least 0 and below 2^64")
 
     def draw(logits: Array, number: int) -> Array:
-        drawn = _sampler(rule, logits.shape[1])(np.ascontiguousarray(logits, np.float32), np.uint64(seed), np.uint64(number))
+        drawn = _sampler(rule, logits.shape[1], dtype(logits.dtype))(logits, np.uint64(seed), np.uint64(number))
         return np.asarray(drawn)
 
     return _one_by_one(step, start, state, end, max_length, draw)
 
 
 @lru_cache(maxsize=16)
-def _sampler(rule: Sample, classes: int) -> Executable:
+def _sampler(rule: Sample, classes: int, number: DType) -> Executable:
     builder = Builder()
-    logits = builder.input("logits", f32, (symbol("N"), classes))
+    logits = builder.input("logits", number, (symbol("N"), classes))
     counters = (builder.input(name, u64, ()) for name in ("seed", "step"))
     return compile_graph(builder.finish(token=builder.add(rule, logits, *counters)), threads=1)
 
@@ -123,6 +123,8 @@ def from_executable(
         column = tokens.astype(taken.dtype.numpy).reshape((-1, 1)[: taken.rank])
         found = executable.run({**before, token: column})
         scores = found[logits]
+        if scores.shape[:-1] not in ((len(tokens),), (len(tokens), 1)):
+            raise InputError(f"the output {logits!r} is {list(scores.shape)} for {len(tokens)} rows", hint="(B, V) or (B, 1, V)")
         return scores.reshape(len(tokens), -1), {**before, **{name: found[output] for name, output in following.items()}}
 
     return step

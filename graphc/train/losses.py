@@ -149,7 +149,7 @@ class _OfClasses(Loss):
         if self.ignore_index is None:
             raise InputError("labels with a mask, and no ignore_index to mark them with", hint="ignore_index=-100")
         labels, counted = masks.split(given)
-        return np.where(counted, labels, self.ignore_index) if labels.dtype.kind in "iu" else labels
+        return np.where(counted, labels.astype(np.int64), self.ignore_index) if labels.dtype.kind in "iu" else labels
 
     def _weights(self, builder: Builder, like: Value) -> Value | None:
         return None if self.weight is None else builder.constant(np.asarray(self.weight, like.type.dtype.numpy), name="class_weight")

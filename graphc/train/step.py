@@ -79,7 +79,8 @@ class TrainStep:
         self._forget()
 
     def __call__(self, x: Any, y: Any, lr: float | None = None, update: bool | None = None) -> dict[str, Any]:
-        """One batch. x: an array, a tuple of them, or arrays by input name; y: the target; lr: instead of the optimizer's for this update.
+        """One batch. x: an array, a tuple of them, or arrays by input name; y: the target, or a pair of it and what counts of it (see
+        `graphc.losses`); lr: instead of the optimizer's for this update.
 
         update: of a step that accumulates, whether this batch completes an update with those that wait (None: every `accumulate`-th does).
         "grad_norm" is the norm of the gradient before clipping, of the update, or of the batch alone where there is none; None where it

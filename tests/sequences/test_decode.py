@@ -152,6 +152,10 @@ def test_draws_depend_on_the_seed_alone_and_temperature_0_is_greedy() -> None:
     np.testing.assert_array_equal(first.tokens, again.tokens)
     assert (first.tokens != other.tokens).any()
     assert (first.tokens[0] != first.tokens[1]).any()  # rows of one source draw apart
+    large = decode.sample(lambda tokens, rows: (np.tile([1e300, -1e300], (len(tokens), 1)), rows), [0, 1], **options)
+    assert not large.tokens.any()
+    half = decode.sample(lambda tokens, rows: (np.zeros((len(tokens), 9), np.float16), rows), np.zeros(50, int), **options)
+    assert set(half.tokens.reshape(-1).tolist()) == set(range(9))
     cold, most = decode.sample(net, 1, state, temperature=0, **options), decode.greedy(net, 1, state, **options)
     np.testing.assert_array_equal(cold.tokens, most.tokens)
     np.testing.assert_array_equal(decode.sample(net, 1, state, top_k=1, seed=9, **options).tokens, most.tokens)
@@ -170,6 +174,10 @@ def test_a_compiled_model_as_a_step() -> None:
         h = graphc.tanh(graphc.embedding(token.squeeze(1), WORDS, HIDDEN, name="e") + graphc.linear(h, HIDDEN, name="r"))
         return {"logits": (graphc.linear(h, WORDS, name="o") + bias).unsqueeze(1), "next": h}
 
+    @graphc.model
+    def pair(token: graphc.i64["N"]) -> Any:
+        return {"pair": graphc.stack([token, token], 1).unsqueeze(2).cast(graphc.f32)}
+
     rng = np.random.default_rng(0)
     state = {"h": rng.normal(size=(SOURCES, HIDDEN)).astype(np.float32), "bias": rng.normal(size=(SOURCES, WORDS)).astype(np.float32)}
     p = cell.parameters()
@@ -185,6 +193,8 @@ def test_a_compiled_model_as_a_step() -> None:
         np.testing.assert_array_equal(found.tokens, expected.tokens)
         np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
     exe = graphc.compile(cell, threads=1)
+    with pytest.raises(InputError, match=r"the output 'pair' is \[2, 2, 1\]"):
+        decode.greedy(decode.from_executable(graphc.compile(pair, threads=1), "token", "pair"), [0, 0], end=0, max_length=2)
     wrong: Any = {
         "no input 'x'": ("x", "logits"), "no output 'y'": ("token", "y"), "the input 'h' is f32": ("h", "logits"),
         "no output 'z'": ("token", "logits", {"h": "z"}),

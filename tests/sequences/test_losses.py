@@ -49,7 +49,7 @@ def _torch(x: Any, **options: Any) -> tuple[float, Any]:
     return loss.item(), leaf.grad.numpy()
 
 
-TARGETS = {"ignore_index": IGNORED, "lengths": (LABELS, LENGTHS), "mask": (LABELS, MASK)}
+TARGETS = {"ignore_index": IGNORED, "lengths": (LABELS, LENGTHS), "mask": (LABELS.astype(np.uint8), MASK)}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {}, "sum": {"reduction": "sum"}, "weights, smoothing": {"weight": WEIGHT, "label_smoothing": 0.2}
 }  # fmt: skip
