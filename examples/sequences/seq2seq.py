@@ -3,15 +3,16 @@
     python examples/sequences/seq2seq.py
 
 "sunday, the 3rd of march 2019" -> "2019-03-03". A generator writes days of 1950 to 2049 in 14 ways, such as "3 march 2019",
-"mar 3, 2019", "3.3.2019", "3.iii.2019" and "3/3/19" (the month first); the days of the test are none of the training. The encoder, a
-bidirectional GRU, reads the letters; the decoder, a GRU that starts from the encoder's last states, writes a letter at a time, and looks
-at all letters that were read (dot-product attention, Luong, Pham and Manning 2015, arXiv:1508.04025, behind the recurrent layer). In
-training it is given the letter that should have come before (teacher forcing): all steps are one recurrent layer.
+"mar 3, 2019", "3.3.2019", "3.iii.2019" and "3/3/19" (the month first), one in four with a typing error in its words; the days of the test
+are none of the training. The encoder, a bidirectional GRU, reads the letters; the decoder, a GRU that starts from the encoder's last
+states, writes a letter at a time, and looks at all letters that were read (dot-product attention, Luong, Pham and Manning 2015,
+arXiv:1508.04025, behind the recurrent layer). In training it is given the letter that should have come before (teacher forcing): all steps
+are one recurrent layer.
 
 Prints, for each epoch, the part of right letters and of dates without an error under teacher forcing; then the part of 1,000 dates that
-are translated exactly, greedily and by a beam search, where the decoder is given what it wrote itself; some of the translations, and what
-the beam search finds for a date that is ambiguous to people. Then encoder and decoder are written as ONNX files, and the same searches
-over ONNX Runtime give the same dates.
+are translated exactly, greedily and by a beam search, where the decoder is given what it wrote itself; some of the translations, those
+that went wrong, and what the beam search finds for "ju", which may be two months. Then encoder and decoder are written as ONNX files, and
+the same searches over ONNX Runtime give the same dates.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ WAYS = (
 )  # fmt: skip
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 ,./-"
 READ = {letter: 1 + number for number, letter in enumerate(LETTERS)}  # 0 is padding
-LONGEST = len("wednesday, the 30th of september 2019")
+LONGEST = len("wednesday, the 30th of septemmber 2019")
 DIGITS = "0123456789-"
 UNITS = 128
 BEGIN, END, TOKENS, WRITTEN = len(DIGITS), len(DIGITS) + 1, len(DIGITS) + 2, len("2019-03-03") + 1
@@ -83,6 +84,17 @@ def written(day: date, way: str) -> str:
     )  # fmt: skip
 
 
+def mistyped(text: str, rng: np.random.Generator) -> str:
+    """With one letter left out, doubled, exchanged with the next one, or another one; digits stay."""
+    letters = [place for place, letter in enumerate(text) if letter.isalpha()]
+    if not letters:
+        return text
+    at = int(rng.choice(letters))
+    letter, after = text[at], text[at + 1 :]
+    errors = (after, 2 * letter + after, after[:1] + letter + after[1:], LETTERS[rng.integers(26)] + after)
+    return text[:at] + errors[rng.integers(len(errors))]
+
+
 def examples(count: int, held_out: int, seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(train, test): pairs of a text and its date; no day is in both."""
     rng = np.random.default_rng(seed)
@@ -91,7 +103,8 @@ def examples(count: int, held_out: int, seed: int = 0) -> tuple[list[tuple[str, 
 
     def pairs(chosen: np.ndarray) -> list[tuple[str, str]]:
         dates = [first + timedelta(int(number)) for number in chosen]
-        return [(written(day, WAYS[rng.integers(len(WAYS))]), day.isoformat()) for day in dates]
+        texts = [written(day, WAYS[rng.integers(len(WAYS))]) for day in dates]
+        return [(mistyped(text, rng) if rng.random() < 1 / 4 else text, day.isoformat()) for text, day in zip(texts, dates, strict=True)]
 
     return pairs(rng.choice(days[held_out:], count)), pairs(days[:held_out])
 
@@ -135,7 +148,7 @@ def texts(tokens: np.ndarray, lengths: np.ndarray) -> list[str]:
 
 
 @click.command(help="Translate dates into ISO form: prints the part of dates translated exactly, greedily and by a beam search.")
-@click.option("--epochs", type=click.IntRange(1), default=6, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=12, show_default=True)
 @click.option("--batch", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--lr", default=4e-3, show_default=True, help="Learning rate of Adam; falls to 0 by a cosine.")
 @click.option("--beams", type=click.IntRange(1), default=4, show_default=True)
@@ -160,8 +173,12 @@ def main(epochs: int, batch: int, lr: float, beams: int, threads: int | None, ou
         print(f"exact match, {name}: {np.mean([a == b for a, b in zip(found, wanted, strict=True)]):.1%} of {len(test)} dates")
     print()
     for (text, right), found in list(zip(test, best, strict=True))[: len(WAYS)]:
-        print(f"{text:38} {found}{'' if found == right else f'  (is {right})'}")
-    print(f"\n4/5/06 may be {', '.join(readings('4/5/06', read, step, beams))}\n")
+        print(f"{text:40}{found}{'' if found == right else f'  (is {right})'}")
+    print("\nwrong:")
+    for (text, right), found in zip(test, best, strict=True):
+        if found != right:
+            print(f"{text:40}{found}  (is {right})")
+    print(f"\n12 ju 2019 may be {', '.join(readings('12 ju 2019', read, step, beams))}\n")
     with tempfile.TemporaryDirectory() as folder:
         place = output or Path(folder)
         place.mkdir(parents=True, exist_ok=True)
