@@ -45,8 +45,8 @@ def sample(
     least top_p (Holtzman et al. 2020). A logit of -inf is never drawn; a row whose largest logit is no finite number gives -1.
 
     What is drawn is a function of seed, step, the place in the batch, and the number of `sample` layers before this one: the same in each
-    run, for any number of threads. Give `step` as an input of the model, a scalar of graphc.u64, and a new number in each run; `seed`
-    likewise, or a number.
+    run, for any number of threads. Give `step` a new number in each run, as an input of the model, a scalar of graphc.u64, or as state:
+    runs = graphc.state((), dtype=graphc.u64); runs.assign(runs + 1). `seed` is such a scalar, or a number.
     """
     with Building("sample", name, logits, seed, step) as new:
         earlier = sum(isinstance(node.op, Sample) for node in new.builder.graph.nodes)

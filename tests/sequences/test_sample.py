@@ -103,6 +103,21 @@ def test_layers_of_one_model_draw_apart_and_seeds_may_be_inputs() -> None:
     np.testing.assert_array_equal(few, a[:3])  # the place in the batch, not its size
 
 
+def test_the_number_of_the_run_may_be_state() -> None:
+    @graphc.model
+    def net(logits: graphc.f32["N", CLASSES]) -> Any:
+        runs = graphc.state((), dtype=graphc.u64, name="runs")
+        runs.assign(runs + 1)
+        return graphc.sample(logits, seed=11, step=runs)
+
+    exe, rows = graphc.compile(net, threads=2), np.zeros((ROWS, CLASSES), np.float32)
+    by_input = graphc.compile(_model(), threads=1)
+    for _ in range(2):
+        for step in range(3):
+            np.testing.assert_array_equal(exe(rows), by_input(rows, np.uint64(step)))
+        exe.state.reset()
+
+
 def test_rows_without_a_finite_largest_logit_and_minus_infinity() -> None:
     special = np.array([[0, np.nan], [np.inf, 0], [-np.inf, -np.inf], [-np.inf, -1e30]], np.float32)
     for options in ({}, {"temperature": 0}, {"top_p": 0.5}, {"top_k": 1}, {"temperature": 1e-20}):
