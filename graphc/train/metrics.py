@@ -94,8 +94,9 @@ class ExactMatch(_OfLabels):
         super().__init__(name, ignore, axis)
 
     def count(self, scores: Array, labels: Array, counted: Array) -> Array:
-        right, known = (part.reshape(len(labels), -1) for part in ((scores.argmax(1) == labels) | ~counted, counted))
-        return np.array([(right.all(1) & known.any(1)).sum(), known.any(1).sum()], np.float64)
+        rest = tuple(range(1, labels.ndim))
+        right, known = ((scores.argmax(1) == labels) | ~counted).all(rest), counted.any(rest)
+        return np.array([(right & known).sum(), known.sum()], np.float64)
 
 
 class TopK(_OfLabels):

@@ -195,7 +195,11 @@ def test_metrics_look_at_what_counts() -> None:
     exact.update(REAL, (found, LENGTHS))
     assert exact.result() == 1
     exact.update(REAL, np.full((N, T), -100))
+    exact.update(REAL[:0], LABELS[:0])
     assert exact.total[1] == (LENGTHS > 0).sum()
+    plain = metrics.ExactMatch()
+    plain.update(REAL[:, 0], LABELS[:, 0])
+    assert plain.result() == (found[:, 0] == LABELS[:, 0]).mean()
     other, y = RNG.standard_normal((N, T, C)), (REAL, MASK)
     for metric, number in ((metrics.MeanSquaredError(), lambda d: (d**2).mean()), (metrics.MeanAbsoluteError(), lambda d: abs(d).mean())):
         metric.update(other, y)
