@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -66,13 +65,19 @@ def check_flops(flops: int, where: str) -> None:
         raise ResourceError(reason, where=where, hint=f"set {MAX_FLOPS.name} higher if that is meant")
 
 
-@contextmanager
-def memory_for(what: str) -> Iterator[None]:
+class MemoryFor:
     """A MemoryError inside becomes a ResourceError: there is not enough memory for `what`."""
-    try:
-        yield
-    except MemoryError as error:
-        raise ResourceError(f"not enough memory {what}", hint="free memory, or use a smaller batch or model") from error
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, MemoryError):
+            reason = f"not enough memory {self._what}"
+            raise ResourceError(reason, hint="free memory, or use a smaller batch or model") from error
 
 
 def too_large(reason: str, hint: str = "") -> ResourceError:

@@ -134,6 +134,8 @@ from graphc_dsl.pool import (
 from graphc_dsl.recurrent import gru, lstm, rnn
 from graphc_dsl.reduction import all, any, argmax, argmin, cumsum, log_sum_exp, max, mean, min, norm_l1, norm_l2, prod, sum, topk
 from graphc_dsl.script import load_script
+from graphc_dsl.sequence import sample, sequence_mask
+from graphc_dsl.state import state
 from graphc_dsl.summary import demo
 from graphc_dsl.tensor import Tensor
 from graphc_dsl.trace import block, parameter, scope
@@ -154,8 +156,8 @@ __all__ = [
     "log_sigmoid", "log_softmax", "log_sum_exp", "lp_pool1d", "lp_pool2d", "lp_pool3d", "lrn", "lstm", "matmul", "max", "max_pool1d",
     "max_pool2d", "max_pool3d", "maximum", "mean", "min", "minimum", "mish", "Model", "model", "mse_loss", "nll_loss", "norm_l1",
     "norm_l2", "one_hot", "ones", "pad", "parameter", "pixel_shuffle", "pow", "prelu", "prod", "reciprocal", "relu", "relu6", "reshape",
-    "resize", "rms_norm", "rnn", "round", "scan", "scope", "selu", "shrink", "sigmoid", "sign", "silu", "sin", "sinh", "smooth_l1_loss",
-    "softmax", "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack", "step", "sum", "swish", "tan", "tanh",
-    "Tensor", "thresholded_relu", "tile", "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64", "u8", "unsqueeze", "upsample",
-    "where", "while_loop", "zeros",
+    "resize", "rms_norm", "rnn", "round", "sample", "scan", "scope", "selu", "sequence_mask", "shrink", "sigmoid", "sign", "silu", "sin",
+    "sinh", "smooth_l1_loss", "softmax", "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack", "state", "step",
+    "sum", "swish", "tan", "tanh", "Tensor", "thresholded_relu", "tile", "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64",
+    "u8", "unsqueeze", "upsample", "where", "while_loop", "zeros",
 ]  # fmt: skip

@@ -167,7 +167,7 @@ class Building:
         self.kind = kind
         place = user_line()
         here = Source(place.file, place.line, name, kind)
-        self.trace = _trace_of(operands, here)
+        self.trace = trace_of(operands, here)
         if operands and not loose:
             need_tensor(operands[0], here)
         self.builder = self.trace.builder
@@ -258,7 +258,7 @@ def need_tensor(x: object, where: Source) -> None:
         raise TypeMismatchError(f"a Tensor was expected, got {type(x).__name__}", where=str(where), hint=hint)
 
 
-def _trace_of(operands: Sequence[object], here: Source) -> Trace:
+def trace_of(operands: Sequence[object], here: Source) -> Trace:
     """The trace that all tensors among the operands belong to, or the running one."""
     from graphc_dsl.tensor import Tensor
 
@@ -302,7 +302,7 @@ def running() -> Trace | None:
 @contextmanager
 def scope(name: str) -> Iterator[None]:
     """Names of layers and parameters made inside begin with `name.`; scopes nest."""
-    with _trace_of((), Source(node=name, op="scope")).scope(name):
+    with trace_of((), Source(node=name, op="scope")).scope(name):
         yield
 
 
@@ -313,7 +313,7 @@ def block(function: Callable[..., Result]) -> Callable[..., Result]:
     def scoped(*args: Any, name: str = "", **kwargs: Any) -> Result:
         place = user_line()
         here = Source(place.file, place.line, name, function.__name__)
-        trace = _trace_of(args, here)
+        trace = trace_of(args, here)
         full = trace.claim(name, here) if name else trace.number(function.__name__, here)
         with trace.scope(name or full.rpartition(".")[2]):
             return function(*args, **kwargs)
@@ -327,6 +327,6 @@ def parameter(name: str, shape: Sequence[int], init: InitLike = "he_normal", dty
 
     place = user_line()
     here = Source(place.file, place.line, name, "parameter")
-    trace = _trace_of((), here)
+    trace = trace_of((), here)
     with trace.builder.at(here):
         return Tensor(trace, trace.parameter(trace.claim(name, here), static(tuple(shape)), init, dtype or f32))

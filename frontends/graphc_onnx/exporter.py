@@ -1,8 +1,10 @@
 """graphc to ONNX: `to_onnx` makes a ModelProto, `save` writes a file.
 
 Parameters become initialisers under their own names, float constants Constant nodes (so that importing the file again does not turn
-them into parameters), integer constants initialisers, state initialisers with its present data. Ops without one ONNX operator are
-composed of several (`graphc_onnx.exports`). The result is opset 21.
+them into parameters), integer constants initialisers. ONNX keeps nothing between runs: a state `h` becomes an input `h`, behind the
+others, and an output `h.next`, to be given to the next run (`graphc.compile(path, state={"h": "h.next"})` keeps them again); its initial
+value is not in the file. State that nothing updates becomes an initialiser. Ops without one ONNX operator are composed of several
+(`graphc_onnx.exports`). The result is opset 21.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from graphc.types.tensor import TensorType
 from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, export_of, info, write_nodes
 
 INLINE_LIMIT = (1 << 31) - (1 << 24)  # a protobuf message holds less than 2 GB
+NEXT = ".next"  # behind the name of a state: its value after a run
 _ALIGN = 64
 
 
@@ -67,6 +70,7 @@ def save(model: Any, path: str | os.PathLike[str], *, external: bool | None = No
 
 def build(graph: Graph, store: Store) -> onnx.ModelProto:
     """The model; `store(tensor, array)` decides where the data of an initialiser goes."""
+    graph = _without_state(graph)
     nodes = topological(graph)
     _check_exportable(nodes)
     emitter = Emitter(graph, store)
@@ -77,6 +81,24 @@ def build(graph: Graph, store: Store) -> onnx.ModelProto:
         if emitter.names[value] != name:
             emitter.write("Identity", [emitter.names[value]], [name])
     return _model(emitter, graph)
+
+
+def _without_state(graph: Graph) -> Graph:
+    """A graph whose state comes from outside: what runs update is an input and an output. Raises UnsupportedError for a taken name."""
+    if not graph.updates:
+        return graph
+    made = graph.copy()
+    outputs = dict(zip(made.output_names, made.outputs, strict=True))
+    for state, value in made.updates.items():
+        name = f"{state.name}{NEXT}"
+        if name in outputs or name in made.values:
+            raise UnsupportedError(f"the name {name!r} is taken, and the state {state.name!r} needs it", hint="rename the state")
+        state.kind, state.data = Kind.INPUT, None
+        made.inputs.append(state)
+        outputs[name] = value
+    made.updates = {}
+    made.set_outputs(outputs)
+    return made
 
 
 def data_bytes(graph: Graph) -> int:

@@ -20,7 +20,7 @@ from graphc.ir.body import Body
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Kind, Value
 from graphc.knobs import knob
-from graphc.limits import memory_for
+from graphc.limits import MemoryFor
 from graphc.source import Source
 from graphc.types.dtype import dtype
 from graphc.types.shape import is_static
@@ -55,7 +55,7 @@ def load(model: ModelSource, *, dims: Mapping[str, int] | None = None, values: M
         versions = check_versions(proto)
         check_structure(proto)
         check_supported(proto, versions)
-        with memory_for("to import the model"):
+        with MemoryFor("to import the model"):
             graph = Importer(proto, storage, versions).run(dims or {}, values or {})
         graph.files = tuple(sorted(storage.used))
         return graph

@@ -116,10 +116,16 @@ class Op:
         return tuple(np.asarray(r) for r in (result if isinstance(result, tuple) else (result,)))
 
     def attributes(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        cls = type(self)
+        names = _attribute_names.get(cls)
+        if names is None:
+            names = _attribute_names[cls] = tuple(field.name for field in fields(cls))
+        return {name: getattr(self, name) for name in names}
 
     def bind(self, sizes: Mapping[str, DimLike]) -> Op:
         """The op with symbolic dims in its attributes replaced."""
+        if not sizes:
+            return self
         changed = {
             name: tuple(substitute(item, sizes) if isinstance(item, Dim) else item for item in value)
             for name, value in self.attributes().items()
@@ -135,6 +141,7 @@ class Op:
 
 OpClass = TypeVar("OpClass", bound=type[Op])
 _registry: dict[str, type[Op]] = {}
+_attribute_names: dict[type[Op], tuple[str, ...]] = {}
 
 
 def register(cls: OpClass) -> OpClass:

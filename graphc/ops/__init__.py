@@ -21,11 +21,13 @@ from graphc.ops import (
     recurrent_grad,
     reduce,
     resize,
+    sampling,
     scatter,
     sort,
 )
 
 __all__ = [
     "activations", "control", "conv", "conv_weight", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm",
-    "norm_training", "pointwise", "pool", "pool_spread", "random", "recurrent", "recurrent_grad", "reduce", "resize", "scatter", "sort",
+    "norm_training", "pointwise", "pool", "pool_spread", "random", "recurrent", "recurrent_grad", "reduce", "resize", "sampling",
+    "scatter", "sort",
 ]  # fmt: skip
