@@ -138,7 +138,7 @@ def _traced(
     trace, name = new.trace, new.name.rpartition(".")[2]
     with trace.body(name) as body, trace.scope(part) if part else nullcontext():
         if numbered:
-            body.builder.input("iteration", i64, ())
+            body.iteration = body.builder.input("iteration", i64, ())
         named = [*((f"state{i}", type) for i, type in enumerate(states)), *((f"x{i}", type) for i, type in enumerate(elements))]
         given = [body.builder.input(label, type.dtype, type.shape) for label, type in named]
         returned = function(*(Tensor(trace, value) for value in given))

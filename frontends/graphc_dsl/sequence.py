@@ -20,6 +20,8 @@ from graphc_dsl.trace import Building
 if TYPE_CHECKING:
     from graphc_dsl.tensor import Tensor
 
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio, odd: multiplying by it loses no seed
+
 
 def sequence_mask(lengths: Tensor, steps: DimLike, dtype: DType = bool_, name: str = "") -> Tensor:
     """Which positions lie within each sequence: lengths (N) integers -> (N, steps), true (1) where the position is below the length.
@@ -46,12 +48,23 @@ def sample(
 
     What is drawn is a function of seed, step, the place in the batch, and the number of `sample` layers before this one: the same in each
     run, for any number of threads. Give `step` a new number in each run, as an input of the model, a scalar of graphc.u64, or as state:
-    runs = graphc.state((), dtype=graphc.u64); runs.assign(runs + 1). `seed` is such a scalar, or a number.
+    runs = graphc.state((), dtype=graphc.u64); runs.assign(runs + 1). `seed` is such a scalar, or a number. In the function of a loop each
+    iteration draws anew.
     """
     with Building("sample", name, logits, seed, step) as new:
         earlier = sum(isinstance(node.op, Sample) for node in new.builder.graph.nodes)
         op_ = Sample(float(temperature), whole(top_k, "top_k"), float(top_p), earlier)
-        return new.tensor(new.add(op_, new.value(logits), *(new.value(number, u64) for number in (seed, step))))
+        return new.tensor(new.add(op_, new.value(logits), *_in_loops(new, new.value(seed, u64), new.value(step, u64))))
+
+
+def _in_loops(new: Building, seed: Value, step: Value) -> tuple[Value, Value]:
+    """In the function of a loop the step is the iteration, and the seed a mixture of seed and step outside: other ones in each."""
+    for body in new.trace.bodies:
+        if body.iteration is not None:
+            mixed = new.add(op("mul"), seed, new.builder.constant(_GOLDEN, u64))
+            seed = new.add(op("add"), mixed, new.add(op("add"), step, new.builder.constant(1, u64)))
+            step = new.add(Cast(u64), new.trace.local(body.iteration))
+    return seed, step
 
 
 def _positions(new: Building, steps: DimLike) -> Value:

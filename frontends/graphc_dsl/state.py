@@ -36,6 +36,8 @@ class State(Tensor):
         here = Source(place.file, place.line, self.name, "state")
         trace = trace_of((new, self), here)
         need_tensor(new, here)
+        if trace.bodies:
+            raise ModelError("a state assigned in the function of a loop or a choice", where=str(here), hint="return it from there")
         if self.value in updates:
             raise ModelError("the state is assigned already", where=str(here), hint="one assign; graphc.where chooses between values")
         if new.dtype != self.dtype:
@@ -55,6 +57,8 @@ def state(shape: Sequence[int], init: InitLike = "zeros", dtype: DType = f32, na
     place = user_line()
     here = Source(place.file, place.line, name, "state")
     trace = trace_of((), here)
+    if trace.bodies:
+        raise ModelError("a state in the function of a loop or a choice", where=str(here), hint="make it, and assign it, outside")
     full = trace.claim(name, here) if name else trace.number("state", here)
     with trace.builder.at(Source(place.file, place.line, full, "state")):
         if symbols_of(shape) or any(isinstance(dim, str) for dim in shape):

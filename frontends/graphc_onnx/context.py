@@ -146,10 +146,15 @@ class Context:
 
         In a sub-graph every result may be read: the error is raised at once.
         """
-        if self._importer.bodies:
+        if self.in_sub_graph:
             raise error
         error.at(str(self.builder.source))
         self._importer.lengths[value] = length, error
+
+    @property
+    def in_sub_graph(self) -> bool:
+        """Whether what is imported becomes part of a loop or a branch, instead of the graph itself."""
+        return bool(self._importer.bodies)
 
     def sub_graph(self, graph: onnx.GraphProto, given: Sequence[TensorType | Array]) -> tuple[Body, list[Item]]:
         """Import a subgraph as a graph of its own, with an input for each type and a constant for each array; and its outputs.

@@ -20,6 +20,7 @@ class Body:
         self.outer = outer
         self.builder = Builder(Graph(name))
         self.builder.source, self.builder.origins = outer.source, outer.origins
+        self.iteration: Value | None = None  # its number, where the front end makes the body of a loop
         self._captured: dict[Value, Value] = {}
 
     @property

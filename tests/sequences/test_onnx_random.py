@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import graphc
-from graphc.errors import ModelError
+from graphc.errors import ModelError, UnsupportedError
 
 ROWS, DRAWS = 64, 200
 
@@ -82,3 +82,20 @@ def test_refusals(tmp_path: Path) -> None:
         node = helper.make_node("Multinomial", ["x"], ["y"], sample_size=size)
         with pytest.raises(ModelError, match=f"{size} samples from"):
             graphc.compile(_file(tmp_path, node, x=shape, y=TensorProto.INT32))
+
+
+def test_in_loops(tmp_path: Path) -> None:
+    """Unrolled ones draw anew in each iteration; a native one, which would not, is refused."""
+    inputs = [helper.make_tensor_value_info(name, kind, []) for name, kind in (("i", TensorProto.INT64), ("go", TensorProto.BOOL))]
+    outputs = [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("s", TensorProto.INT32, [ROWS, 64])]
+    nodes = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Multinomial", ["x"], ["s"], sample_size=64)]
+    body = helper.make_graph(nodes, "body", inputs, outputs)
+    for trips in (3, 1000):
+        count = helper.make_node("Constant", [], ["n"], value=helper.make_tensor("n", TensorProto.INT64, [], [trips]))
+        path = _file(tmp_path, count, helper.make_node("Loop", ["n", ""], ["y"], body=body), x=[ROWS, 8], y=TensorProto.INT32)
+        if trips == 3:
+            _, (a, b, c) = graphc.compile(path, threads=1)(np.zeros((ROWS, 8), np.float32))
+            assert all(0.8 < (one != two).mean() < 0.95 for one, two in ((a, b), (b, c), (a, c)))
+        else:
+            with pytest.raises(UnsupportedError, match="Multinomial in a sub-graph that is not unrolled.*GRAPHC_UNROLL"):
+                graphc.compile(path)

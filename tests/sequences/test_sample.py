@@ -147,3 +147,22 @@ def test_refusals(options: dict[str, Any], error: type[GraphcError], message: st
 
     with pytest.raises(error, match=message):
         net.graph()
+
+
+def test_each_iteration_of_a_loop_draws_anew() -> None:
+    @graphc.model
+    def net(logits: graphc.f32[4, 10, CLASSES], step: graphc.u64[()]) -> Any:
+        def pair(seen: Any, row: Any) -> Any:
+            drawn, _ = graphc.scan(lambda s, x: (s, graphc.sample(x, seed=3, step=step)), graphc.stack([row, row], 1), seen)
+            return seen, drawn
+
+        ys, _ = graphc.scan(pair, logits, graphc.zeros((4, 1)))
+        return ys
+
+    zeros = np.zeros((4, 10, CLASSES), np.float32)
+    one, two = graphc.compile(net, threads=1), graphc.compile(net, threads=2)
+    first, second = one(zeros, np.uint64(0)), one(zeros, np.uint64(1))
+    np.testing.assert_array_equal(first, two(zeros, np.uint64(0)))
+    np.testing.assert_array_equal(first, graphc.compile(net, backend="reference")(zeros, np.uint64(0)))
+    rows = [column for drawn in (first, second) for column in drawn.reshape(4, -1).T.tolist()]
+    assert len({tuple(row) for row in rows}) == len(rows) == 40

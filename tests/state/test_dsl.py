@@ -142,3 +142,28 @@ def test_summaries_list_the_state() -> None:
     model = stateful("lstm", batch=2)
     assert "  state      h: f32[2,1,20]\n  state      c: f32[2,1,20]\n" in str(model.summary())
     assert [name for name, _ in summarize(model.graph()).states] == ["h", "c"]
+
+
+def test_not_inside_of_a_loop() -> None:
+    """There it would start anew in each iteration."""
+
+    def inside(x: Any) -> Any:
+        def cell(h: Any, row: Any) -> Any:
+            kept = graphc.state((2, 3), name="kept")
+            kept.assign(kept + row)
+            return h, kept
+
+        return graphc.scan(cell, x, graphc.zeros((2, 3)))[0]
+
+    def assigned_inside(x: Any) -> Any:
+        kept = graphc.state((2, 3), name="kept")
+
+        def cell(h: Any, row: Any) -> Any:
+            kept.assign(h + row)
+            return h, kept
+
+        return graphc.scan(cell, x, graphc.zeros((2, 3)))[0]
+
+    for build, message in ((inside, "a state in the function of a loop"), (assigned_inside, "a state assigned in the function of a loop")):
+        with pytest.raises(ModelError, match=message):
+            _trace(lambda x, build=build: build(graphc.zeros((2, 4, 3)) + x.sum()))

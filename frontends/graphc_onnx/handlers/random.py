@@ -52,7 +52,9 @@ def _stream(context: Context) -> int:
 
 
 def _counters(context: Context, node: OnnxNode) -> tuple[Value, Value]:
-    """Seed and number of the run."""
+    """Seed and number of the run. Raises UnsupportedError in a sub-graph, where each iteration would draw the same."""
+    if context.in_sub_graph:
+        raise node.unsupported(f"{node.op} in a sub-graph that is not unrolled", hint="GRAPHC_UNROLL=100000 unrolls longer loops")
     graph = context.builder.graph
     runs = context.builder.state(graph.fresh_name("runs"), np.zeros((), np.uint64))
     graph.updates[runs] = context.pointwise("add", runs, context.constant(1, u64))
