@@ -97,5 +97,5 @@ def test_in_loops(tmp_path: Path) -> None:
             _, (a, b, c) = graphc.compile(path, threads=1)(np.zeros((ROWS, 8), np.float32))
             assert all(0.8 < (one != two).mean() < 0.95 for one, two in ((a, b), (b, c), (a, c)))
         else:
-            with pytest.raises(UnsupportedError, match="Multinomial in a sub-graph that is not unrolled.*GRAPHC_UNROLL"):
+            with pytest.raises(UnsupportedError, match=r"Multinomial in a sub-graph that is not unrolled.*GRAPHC_UNROLL"):
                 graphc.compile(path)
