@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -14,30 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import graphc
 
 pytest.importorskip("matplotlib")
 
-NAMES = ("char_rnn", "elman", "ngram", "tales")
 Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def run(root: Path) -> Iterator[Run]:
-    """Run an example as from the command line, with --small; gives what it printed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(root / "examples" / "sequences"))
-
-        def small(name: str, *options: str) -> str:
-            result = CliRunner().invoke(importlib.import_module(name).main, ["--small", *options], catch_exceptions=False)
-            assert result.exit_code == 0, result.output
-            return result.output
-
-        yield small
-        for name in NAMES:
-            sys.modules.pop(name, None)
+def run(scripts: Any) -> Iterator[Run]:
+    with scripts("sequences") as found:
+        yield found
 
 
 def test_char_rnn(run: Run, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -12,39 +11,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 NAMES = ("tagger", "seq2seq")
 Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def folder(root: Path) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(root / "examples" / "sequences"))
-        yield root / "examples" / "sequences"
-        for name in NAMES:
-            sys.modules.pop(name, None)
+def run(scripts: Any) -> Iterator[Run]:
+    with scripts("sequences") as found:
+        yield found
 
 
-def _run(name: str, *options: str) -> str:
-    """What an example prints with --small."""
-    result = CliRunner().invoke(importlib.import_module(name).main, ["--small", *options], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def test_they_are_listed(folder: Path) -> None:
+def test_they_are_listed(root: Path) -> None:
+    folder = root / "examples" / "sequences"
     readme = (folder / "README.md").read_text(encoding="utf-8")
     for name in NAMES:
         assert f"python examples/sequences/{name}.py" in readme
         assert f"python examples/sequences/{name}.py" in (folder / f"{name}.py").read_text(encoding="utf-8")
 
 
-def test_tagger(folder: Path, tmp_path: Path) -> None:
+def test_tagger(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     output = tmp_path / "tagger.onnx"
-    text = _run("tagger", "--output", str(output))
+    text = run("tagger", "--output", str(output))
     rows = re.findall(r"^(left to right|right to left|both) +[\d,]+ +([\d.]+)% +([\d.]+)% +([\d.]+)%$", text, re.MULTILINE)
     found = {name: [float(number) for number in numbers] for name, *numbers in rows}
     assert set(found) == {"left to right", "right to left", "both"}
@@ -59,7 +48,7 @@ def test_tagger(folder: Path, tmp_path: Path) -> None:
     assert output.stat().st_size > 30_000
 
 
-def test_tags_are_what_they_say(folder: Path) -> None:
+def test_tags_are_what_they_say(run: Run) -> None:
     module: Any = importlib.import_module("tagger")
     words, lengths, tags = module.sentences(50, seed=3)
     for row in range(50):
@@ -72,9 +61,9 @@ def test_tags_are_what_they_say(folder: Path) -> None:
             assert module.TAGS[tags[row, place]] == name
 
 
-def test_seq2seq(folder: Path, tmp_path: Path) -> None:
+def test_seq2seq(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    text = _run("seq2seq", "--output", str(tmp_path / "models"))
+    text = run("seq2seq", "--output", str(tmp_path / "models"))
     exact = [float(number) for number in re.findall(r"exact match, .*: ([\d.]+)% of 300 dates", text)]
     assert len(exact) == 2
     assert min(exact) > 70
@@ -86,7 +75,7 @@ def test_seq2seq(folder: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"encoder.onnx", "decoder.onnx"}
 
 
-def test_dates_are_written_rightly_and_no_day_is_in_both(folder: Path) -> None:
+def test_dates_are_written_rightly_and_no_day_is_in_both(run: Run) -> None:
     module: Any = importlib.import_module("seq2seq")
     ways = [module.written(date(2019, 3, 3), way) for way in module.WAYS]
     assert "the 3rd of march 2019" in ways
