@@ -15,7 +15,7 @@ _DSL = [
     "abs", "acos", "acosh", "adaptive_avg_pool2d", "adaptive_max_pool2d", "all", "any", "arange", "argmax", "argmin", "asin", "asinh",
     "atan", "atanh", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy",
     "binary_cross_entropy_with_logits", "block", "bool_",
-    "cast", "ceil", "celu", "channel_shuffle", "clip", "concat", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+    "cast", "ceil", "celu", "channel_shuffle", "clip", "concat", "cond", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
     "conv_transpose2d", "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumsum", "demo", "dense", "depth_to_space",
     "depthwise_conv2d", "dropout", "einsum", "elu", "embedding", "erf", "exp", "expand", "expm1", "f16", "f32", "f64", "flatten",
     "flip", "floor", "gather", "gather_elements", "gaussian", "gelu", "global_avg_pool", "global_lp_pool", "global_max_pool",
@@ -24,16 +24,16 @@ _DSL = [
     "log_sigmoid", "log_softmax", "log_sum_exp", "lp_pool1d", "lp_pool2d", "lp_pool3d", "lrn", "lstm", "matmul", "max", "max_pool1d",
     "max_pool2d", "max_pool3d", "maximum", "mean", "min", "minimum", "mish", "Model", "model", "mse_loss", "nll_loss", "norm_l1",
     "norm_l2", "one_hot", "ones", "pad", "parameter", "pixel_shuffle", "pow", "prelu", "prod", "reciprocal", "relu", "relu6", "reshape",
-    "resize", "rms_norm", "rnn", "round", "scope", "selu", "shrink", "sigmoid", "sign", "silu", "sin", "sinh", "smooth_l1_loss", "softmax",
-    "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack", "step", "sum", "swish", "tan", "tanh", "Tensor",
-    "thresholded_relu", "tile", "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64", "u8", "unsqueeze", "upsample",
-    "where", "zeros",
+    "resize", "rms_norm", "rnn", "round", "sample", "scan", "scope", "selu", "sequence_mask", "shrink", "sigmoid", "sign", "silu", "sin",
+    "sinh", "smooth_l1_loss", "softmax", "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack", "state", "step",
+    "sum", "swish", "tan", "tanh", "Tensor", "thresholded_relu", "tile", "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64",
+    "u8", "unsqueeze", "upsample", "where", "while_loop", "zeros",
 ]  # fmt: skip
 _ERRORS = [
     "GraphcError", "ModelError", "UnsupportedError", "TypeMismatchError", "ShapeError", "DynamicShapeError", "InputError",
     "AttributeValueError", "NumericalError", "VerifyError", "ResourceError", "BackendError",
 ]  # fmt: skip
-_MODULES = ["callbacks", "data", "losses", "metrics", "optim", "schedules"]
+_MODULES = ["callbacks", "data", "decode", "losses", "metrics", "optim", "schedules"]
 _NAMES: dict[str, str] = {
     **dict.fromkeys(_DSL, "graphc_dsl"),
     **{name: f"graphc.{name}" for name in _MODULES},

@@ -14,7 +14,7 @@ from graphc.backend import Backend, KeptPrograms
 from graphc.errors import AttributeValueError, UnsupportedError
 from graphc.executable import Compiled, Executable, apart_of
 from graphc.ir.graph import Graph
-from graphc.ir.state import own_state
+from graphc.ir.state import keep_state
 from graphc.limits import check_bytes, check_flops
 from graphc.schedule.plan import Plan
 from graphc.target import Target
@@ -30,7 +30,7 @@ MAX_THREADS = 4096
 
 def compile(
     model: Any, target: str | Target = "host", threads: int | None = None, dims: Mapping[str, int] | None = None,
-    accuracy: str = "default", backend: str = "cpu", weights: str = "float32", tune: bool = False,
+    accuracy: str = "default", backend: str = "cpu", weights: str = "float32", tune: bool = False, state: Mapping[str, str] | None = None,
 ) -> Executable:  # fmt: skip
     """Compile a model: a path to an ONNX file, a Graph, or a DSL model.
 
@@ -40,6 +40,8 @@ def compile(
     machine, once (the times are kept in the cache), instead of by a model; the choice, and so the last bits, may differ from the untuned.
     weights: "bf16" or "int8" (one scale per output channel): dense layers keep large constant matrices so in memory, because at batch 1 a
     dense layer takes the time of reading its weights. Typical relative rms error of a layer's output: 0.2 % (bf16), 1 % (int8).
+    state: inputs that the executable keeps, each with the output that is its value for the next run: {"h_in": "h_out"}. Both leave the
+    signature; a state is 0 at first (`Executable.state`). Raises InputError, ShapeError or TypeMismatchError for a pair that does not fit.
     """
     check_options(threads, accuracy)
     _check_weights(weights)
@@ -47,8 +49,8 @@ def compile(
     chosen = backends.find(backend)
     machine = chosen.target(target)
     options = repr((accuracy, weights, tune, sorted(map(repr, dims.items()))))
-    kept = _kept(chosen, model, machine, options)
-    source = _Source(model, dims, kept)
+    kept = _kept(chosen, model, machine, options) if state is None else None
+    source = _Source(model, dims, kept, state)
 
     def compile_for(sizes: Mapping[str, int]) -> Compiled:
         def make() -> tuple[Graph, Plan]:
@@ -75,8 +77,8 @@ def compile(
 class _Source:
     """The model: `signature` has at least its inputs and outputs, `graph` all of it, read when something needs it."""
 
-    def __init__(self, model: Any, dims: Mapping[str, int] | None, kept: KeptPrograms | None) -> None:
-        self._model, self._dims, self._kept = model, dims, kept
+    def __init__(self, model: Any, dims: Mapping[str, int] | None, kept: KeptPrograms | None, state: Mapping[str, str] | None) -> None:
+        self._model, self._dims, self._kept, self._state = model, dims, kept, state
         found = kept.signature() if kept is not None else None
         self.signature = self.graph if found is None else found
         if kept is not None and found is None:
@@ -87,7 +89,8 @@ class _Source:
         graph = as_graph(self._model, self._dims)
         if self._kept is not None:
             self._kept.check_unchanged()
-        own_state(graph, {})
+        if self._state is not None:
+            keep_state(graph, self._state)
         return graph
 
 
@@ -147,9 +150,11 @@ def _check_weights(weights: object) -> None:
 
 
 def _check_sizes(graph: Graph) -> None:
-    """Raises ShapeError for a symbolic dim that is left, ResourceError for a value or a node above the limits."""
+    """Raises ShapeError for a symbolic dim that is left, ResourceError for a value or a node above the limits; in sub-graphs too."""
     for node in graph.nodes:
         for value in node.outputs:
             check_bytes(value.type.static_shape, value.type.dtype.itemsize, f"the value {value.name!r}")
         cost = node.op.cost([value.type for value in node.inputs], [value.type for value in node.outputs])
         check_flops(cost.flops, node.where)
+        for body in node.op.bodies():
+            _check_sizes(body)

@@ -5,9 +5,10 @@ A model with symbolic dims is compiled once per combination of sizes, at the fir
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from graphc.backend import Memory, Program, StepTime
 from graphc.errors import AttributeValueError, ShapeError
 from graphc.ir.graph import Array, Graph
-from graphc.limits import memory_for
+from graphc.ir.state import States
+from graphc.limits import MemoryFor
 from graphc.schedule.plan import Plan
 from graphc.signature import Signature
 from graphc.types.shape import check_sizes
@@ -59,7 +61,9 @@ class Compiled:
 class Executable:
     """A compiled model: call it with arrays in input order or by name. Thread-safe.
 
-    `inputs`, `outputs`: name -> TensorType (dims may be symbolic).
+    `inputs`, `outputs`: name -> TensorType (dims may be symbolic; what a loop of an unknown number of iterations stacks has at most its
+    declared size). `state`: what the runs of a model with state keep, by name: reading copies, assigning checks dtype and shape and
+    writes. Runs that update state go one after the other, each from what the one before left. All sizes of symbolic dims share the state.
     """
 
     def __init__(self, graph: Graph, compile_for: Callable[[Mapping[str, int]], Compiled]) -> None:
@@ -68,25 +72,37 @@ class Executable:
         self._compiled: dict[Sizes, Compiled] = {}
         self._by_shapes: dict[Shapes, Sizes] = {}  # the short way of a call; keys, so that it keeps no program alive
         self._lock = threading.Lock()
-        self._stateful = threading.Lock()  # runs that update state go one after the other
+        self.state = States(graph)
         self._signature = Signature({value.name: value.type for value in graph.inputs})
         self.inputs = self._signature.inputs
-        self.outputs: dict[str, TensorType] = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
+        self.outputs: dict[str, TensorType] = {name: value.type for name, value in graph.public_outputs.items()}
 
     def __call__(self, *args: Any, **named: Any) -> Array | tuple[Array, ...]:
         """One array, or a tuple in output order."""
-        _, results = self._run(self._signature.by_name(args, named))
+        compiled, results = self._run(self._signature.by_name(args, named))
+        if self._graph.trims:
+            results = list(self._trimmed(compiled, results).values())
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs by name."""
         compiled, results = self._run(feeds)
-        return dict(zip((name for name, _ in compiled.plan.outputs), results, strict=True))
+        return self._trimmed(compiled, results)
 
-    @property
-    def state(self) -> dict[str, Array]:
-        """The arrays that runs update, by name: the memory itself."""
-        return {name: value.data for name, value in self._graph.states.items() if value.data is not None}
+    def _trimmed(self, compiled: Compiled, results: Sequence[Array]) -> dict[str, Array]:
+        return self._graph.trimmed(dict(zip((name for name, _ in compiled.plan.outputs), results, strict=True)))
+
+    def reset_state(self) -> None:
+        """All state has its initial value again."""
+        self.state.reset()
+
+    def save_state(self, path: str | os.PathLike[str]) -> None:
+        """Write the state (safetensors), whole or not at all. Raises ResourceError where the file cannot be written."""
+        self.state.save(path)
+
+    def load_state(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a saved state. Raises InputError, before anything is changed, for names, shapes or dtypes that are not the model's."""
+        self.state.load(path)
 
     def compiled(self, sizes: Mapping[str, int] | None = None) -> Compiled:
         """The plan and program for given sizes of the symbolic dims (default: there are none)."""
@@ -101,7 +117,7 @@ class Executable:
                 if len(self._compiled) >= MAX_PROGRAMS:
                     del self._compiled[next(iter(self._compiled))]
                     self._by_shapes.clear()
-                with memory_for("to compile"):
+                with MemoryFor("to compile"):
                     self._compiled[key] = self._compile_for(sizes)
             return self._compiled[key]
 
@@ -121,12 +137,22 @@ class Executable:
         return self._last().ledger
 
     def profile(self, *args: Any, runs: int = 10, **named: Any) -> list[StepTime]:
-        """Seconds of each kernel, best of `runs`, on the given inputs; steps for groups of samples together."""
+        """Seconds of each kernel, best of `runs`, on the given inputs; steps for groups of samples together. State is left as it is."""
         if runs < 1:
             raise AttributeValueError(f"runs={runs}", hint="at least 1")
         arrays, sizes = self._signature.check(self._signature.by_name(args, named))
         compiled = self.compiled(sizes)
-        return together(compiled.plan, compiled.program.profile(list(arrays.values()), runs))
+        with self._turn(compiled.plan):
+            before = [state.data.copy() for state in compiled.plan.states]
+            try:
+                return together(compiled.plan, compiled.program.profile(list(arrays.values()), runs))
+            finally:
+                for state, array in zip(compiled.plan.states, before, strict=True):
+                    state.data[...] = array
+
+    def _turn(self, plan: Plan) -> AbstractContextManager[Any]:
+        """Runs that update state go one after the other."""
+        return self.state.lock if plan.states else nullcontext()
 
     def _last(self) -> Compiled:
         if not self._compiled:
@@ -142,7 +168,7 @@ class Executable:
             sizes = self._signature.sizes(arrays)
             compiled = self.compiled(sizes)
             self._by_shapes[shapes] = _key(sizes)
-        with memory_for("to run"), self._stateful if compiled.plan.states else nullcontext():
+        with MemoryFor("to run"), self._turn(compiled.plan):
             return compiled, compiled.program.run(list(arrays.values()))
 
     def __repr__(self) -> str:
@@ -171,10 +197,12 @@ def ledger_of(graph: Graph, plan: Plan) -> list[LedgerEntry]:
 
 
 def apart_of(graph: Graph, plan: Plan) -> dict[str, str]:
-    """Node of the user's model that no kernel computes -> ALIAS, or the pass that removed it and why."""
+    """Node of the user's model, also of a sub-graph, that no kernel computes -> ALIAS, or the pass that removed it and why."""
+    from graphc.ir.body import graphs  # late: to start a kept program nothing of it is needed
+
     computed = {origin for step in plan.steps for origin in step.origins}
-    found = {origin: ALIAS for node in graph.nodes for origin in node.origins if origin not in computed}
-    for origin, why in graph.eliminated.items():
+    found = {origin: ALIAS for inner in graphs(graph) for node in inner.nodes for origin in node.origins if origin not in computed}
+    for origin, why in (pair for inner in graphs(graph) for pair in inner.eliminated.items()):
         if origin not in computed:
             found.setdefault(origin, why)
     return found

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -16,6 +15,9 @@ MAX_BYTES = knob(
     "GRAPHC_MAX_BYTES", int, 0, "most bytes of a tensor, or of an arena and outputs; more is a ResourceError; 0: half of the memory"
 )
 MAX_FLOPS = knob("GRAPHC_MAX_FLOPS", int, 10**15, "most operations of one node; more is a ResourceError")
+MAX_ITERATIONS = knob(
+    "GRAPHC_MAX_ITERATIONS", int, 1_000_000, "most iterations of a loop; more is a ResourceError, at run time where the end depends on data"
+)
 _ADDRESSES = 1 << 63  # numpy counts bytes in 63 bits, as if sizes of 0 were 1
 _UNKNOWN = 1 << 34  # where the system does not tell
 _CGROUP_FILES = ("memory.max", "memory/memory.limit_in_bytes")  # v2, v1
@@ -63,16 +65,35 @@ def check_flops(flops: int, where: str) -> None:
         raise ResourceError(reason, where=where, hint=f"set {MAX_FLOPS.name} higher if that is meant")
 
 
-@contextmanager
-def memory_for(what: str) -> Iterator[None]:
+class MemoryFor:
     """A MemoryError inside becomes a ResourceError: there is not enough memory for `what`."""
-    try:
-        yield
-    except MemoryError as error:
-        raise ResourceError(f"not enough memory {what}", hint="free memory, or use a smaller batch or model") from error
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, MemoryError):
+            reason = f"not enough memory {self._what}"
+            raise ResourceError(reason, hint="free memory, or use a smaller batch or model") from error
 
 
 def too_large(reason: str, hint: str = "") -> ResourceError:
     """The error for a size above the memory limit."""
     advice = f"set {MAX_BYTES.name} higher if that is meant"
     return ResourceError(f"{reason}, the limit is {MAX_BYTES.name}={max_bytes()}", hint=f"{hint}, or {advice}" if hint else advice)
+
+
+def check_iterations(trips: int, where: str) -> None:
+    """Raises ResourceError for a loop that would run for hours."""
+    if trips > MAX_ITERATIONS.get():
+        reason = f"would take {trips} iterations, the limit is {MAX_ITERATIONS.name}={MAX_ITERATIONS.get()}"
+        raise ResourceError(reason, where=where, hint=f"set {MAX_ITERATIONS.name} higher if that is meant")
+
+
+def endless(limit: int, where: str) -> ResourceError:
+    """The error of a run in which a loop has not ended after `limit` iterations."""
+    hint = f"an end that is reached sooner, or {MAX_ITERATIONS.name} set higher when the model is built"
+    return ResourceError(f"has not ended after {limit} iterations", where=where, hint=hint)

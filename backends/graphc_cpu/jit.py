@@ -11,7 +11,7 @@ from graphc.errors import GraphcError
 from graphc.knobs import knob
 from graphc.target import Target
 from graphc_cpu import host
-from graphc_cpu.codegen import Generator
+from graphc_cpu.codegen import Generator, as_written
 from graphc_cpu.library import KERNEL, Library, load
 
 __all__ = ["KERNEL", "Library", "assembly", "build", "compile_objects", "load"]
@@ -30,11 +30,12 @@ def compile_objects(
     wanted = threads if threads is not None else COMPILE_THREADS.get() or host.usable_cpus()
     work = _Work(modules, target, opt)
     others = [threading.Thread(target=work.run, name="graphc-compile") for _ in range(min(wanted, len(modules)) - 1)]
-    for thread in others:
-        thread.start()
-    work.run()
-    for thread in others:
-        thread.join()
+    with as_written(target):  # once, not for each module
+        for thread in others:
+            thread.start()
+        work.run()
+        for thread in others:
+            thread.join()
     return work.results()
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,8 @@ from graphc.schedule.plan import Plan, Ref, State
 from graphc_cpu import cache, library
 from graphc_cpu.link import Image, link
 from graphc_cpu.runtime.pool import Pool, pool
-from graphc_cpu.runtime.state import Step, step_table
+from graphc_cpu.runtime.state import Step
+from graphc_cpu.table import Table
 from graphc_cpu.weights import ALIGN, WeightBuffer
 
 if TYPE_CHECKING:
@@ -49,28 +49,38 @@ class CpuProgram:
         context = self._take()
         try:
             context.bind(inputs, outputs)
-            self._pool.run(context.steps_address, len(self._plan.steps))
+            self._pool.run(context.table.address, context.table.count)
         finally:
             self._give_back(context)
+        context.table.check_ended()
         return outputs
 
     def profile(self, inputs: Sequence[Array], runs: int) -> list[StepTime]:
+        """Steps in a loop as often as they ran in one run of the whole; of a choice, both sides."""
         outputs = [np.empty(type.static_shape, type.dtype.numpy) for _, type in self._plan.outputs]
         best = [float("inf")] * len(self._plan.steps)
         context = self._take()
+        table = context.table
         try:
             context.bind(inputs, outputs)
+            if self._plan.controls:
+                self._pool.run(table.address, table.count)
+                table.check_ended()
+            times = self._plan.times(table.iterations())
             for _ in range(runs):
                 for number in range(len(self._plan.steps)):
                     start = time.perf_counter()
-                    self._pool.run(context.step_address(number), 1)
+                    self._pool.run(table.step_address(number), 1)
                     best[number] = min(best[number], time.perf_counter() - start)
         finally:
             self._give_back(context)
+        rows = zip(self._plan.steps, best, times, strict=True)
         return [
-            StepTime(step.label, self._plan.kernels[step.kernel].family, seconds, step.cost.flops, step.cost.bytes, step.origins)
-            for step, seconds in zip(self._plan.steps, best, strict=True)
-        ]
+            StepTime(
+                step.label, self._plan.kernels[step.kernel].family, seconds * n, step.cost.flops * n, step.cost.bytes * n, step.origins
+            )
+            for step, seconds, n in rows
+        ]  # fmt: skip
 
     def _take(self) -> _Context:
         with self._lock:
@@ -79,16 +89,18 @@ class CpuProgram:
         return _Context(self._plan, self._addresses, self.weights, self._pool)
 
     def _give_back(self, context: _Context) -> None:
+        """For another run, unless its last one was broken off: what moves in it is anywhere then."""
+        if context.table.broken:
+            return
         with self._lock:
             self._idle.append(context)
 
 
-@dataclass(frozen=True)
-class _Patch:
-    """Entry `slot` of the pointer table is `offset` bytes into input or output `index` of each run."""
+class _Patch(NamedTuple):
+    """Entry `slot` of the pointer table is `offset` bytes into input or output number `which` of each run."""
 
     slot: int
-    index: int
+    which: int
     offset: int
 
 
@@ -107,6 +119,7 @@ class _Context:
         self._arena = np.zeros(self._scratch + plan.scratch_bytes * pool.threads + ALIGN, np.uint8)
         base = int(self._arena.ctypes.data) + -int(self._arena.ctypes.data) % ALIGN
         self._pointers = np.zeros(sum(len(step.args) for step in plan.steps) + 1, np.uint64)
+        self._slots = self._pointers.data  # writes to it take half the time
         self._inputs: list[_Patch] = []
         self._outputs: list[_Patch] = []
         steps: list[Step] = []
@@ -117,17 +130,14 @@ class _Context:
             for ref in step.args:
                 self._point(slot, ref, base, weights, plan.states)
                 slot += 1
-        self._table: np.ndarray[Any, np.dtype[Any]] = step_table(steps)
-        self.steps_address = int(self._table.ctypes.data)
-
-    def step_address(self, number: int) -> int:
-        return self.steps_address + number * self._table.itemsize
+        self.table = Table(plan, steps, base, pool.alone)
 
     def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Point to the arrays of this run; the caller keeps them alive."""
         for patches, arrays in ((self._inputs, inputs), (self._outputs, outputs)):
-            for patch in patches:
-                self._pointers[patch.slot] = arrays[patch.index].ctypes.data + patch.offset
+            addresses = [array.ctypes.data for array in arrays]
+            for slot, which, offset in patches:
+                self._slots[slot] = addresses[which] + offset
 
     def _point(self, slot: int, ref: Ref, base: int, weights: WeightBuffer, states: Sequence[State]) -> None:
         if ref.space == "arena":

@@ -28,7 +28,7 @@ class ReferenceProgram:
         feeds = {value.name: array for value, array in zip(self._graph.inputs, inputs, strict=True)}
         states = {name: value.data for name, value in self._graph.states.items() if value.data is not None}
         self._executable.state.update(states)
-        results = list(self._executable.run(feeds).values())
+        results = list(self._executable.results(feeds).values())
         for name, memory in states.items():
             memory[...] = self._executable.state[name]
         return results

@@ -28,7 +28,7 @@ class ReferenceExecutable:
         self.graph = graph
         self._signature = Signature({value.name: value.type for value in graph.inputs})
         self.inputs = self._signature.inputs
-        self.outputs: dict[str, TensorType] = {n: v.type for n, v in zip(graph.output_names, graph.outputs, strict=True)}
+        self.outputs: dict[str, TensorType] = {name: value.type for name, value in graph.public_outputs.items()}
         self.state: dict[str, Array] = {name: value.data.copy() for name, value in graph.states.items() if value.data is not None}
         self._bound: dict[tuple[tuple[str, int], ...], Graph] = {}
 
@@ -39,6 +39,10 @@ class ReferenceExecutable:
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs by name. Raises InputError where the feeds do not fit the graph's inputs."""
+        return self.graph.trimmed(self.results(feeds))
+
+    def results(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """As `run`, every output as the graph has it, and those that only say how many elements of others count."""
         arrays, sizes = self._signature.check(feeds)
         graph = self._graph_for(sizes)
         return dict(zip(graph.output_names, self._evaluate(graph, arrays, graph.outputs), strict=True))

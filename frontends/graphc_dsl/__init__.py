@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from graphc.types.dtype import bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from graphc_dsl import init
+from graphc_dsl.control import cond, scan, while_loop
 from graphc_dsl.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, depthwise_conv2d
 from graphc_dsl.loss import (
     binary_cross_entropy,
@@ -133,6 +134,8 @@ from graphc_dsl.pool import (
 from graphc_dsl.recurrent import gru, lstm, rnn
 from graphc_dsl.reduction import all, any, argmax, argmin, cumsum, log_sum_exp, max, mean, min, norm_l1, norm_l2, prod, sum, topk
 from graphc_dsl.script import load_script
+from graphc_dsl.sequence import sample, sequence_mask
+from graphc_dsl.state import state
 from graphc_dsl.summary import demo
 from graphc_dsl.tensor import Tensor
 from graphc_dsl.trace import block, parameter, scope
@@ -144,7 +147,7 @@ __all__ = [
     "abs", "acos", "acosh", "adaptive_avg_pool2d", "adaptive_max_pool2d", "all", "any", "arange", "argmax", "argmin", "asin", "asinh",
     "atan", "atanh", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy",
     "binary_cross_entropy_with_logits", "block", "bool_",
-    "cast", "ceil", "celu", "channel_shuffle", "clip", "concat", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+    "cast", "ceil", "celu", "channel_shuffle", "clip", "concat", "cond", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
     "conv_transpose2d", "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumsum", "demo", "dense", "depth_to_space",
     "depthwise_conv2d", "dropout", "einsum", "elu", "embedding", "erf", "exp", "expand", "expm1", "f16", "f32", "f64", "flatten",
     "flip", "floor", "gather", "gather_elements", "gaussian", "gelu", "global_avg_pool", "global_lp_pool", "global_max_pool",
@@ -153,8 +156,8 @@ __all__ = [
     "log_sigmoid", "log_softmax", "log_sum_exp", "lp_pool1d", "lp_pool2d", "lp_pool3d", "lrn", "lstm", "matmul", "max", "max_pool1d",
     "max_pool2d", "max_pool3d", "maximum", "mean", "min", "minimum", "mish", "Model", "model", "mse_loss", "nll_loss", "norm_l1",
     "norm_l2", "one_hot", "ones", "pad", "parameter", "pixel_shuffle", "pow", "prelu", "prod", "reciprocal", "relu", "relu6", "reshape",
-    "resize", "rms_norm", "rnn", "round", "scope", "selu", "shrink", "sigmoid", "sign", "silu", "sin", "sinh", "smooth_l1_loss", "softmax",
-    "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack", "step", "sum", "swish", "tan", "tanh", "Tensor",
-    "thresholded_relu", "tile", "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64", "u8", "unsqueeze", "upsample",
-    "where", "zeros",
+    "resize", "rms_norm", "rnn", "round", "sample", "scan", "scope", "selu", "sequence_mask", "shrink", "sigmoid", "sign", "silu", "sin",
+    "sinh", "smooth_l1_loss", "softmax", "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack", "state", "step",
+    "sum", "swish", "tan", "tanh", "Tensor", "thresholded_relu", "tile", "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64",
+    "u8", "unsqueeze", "upsample", "where", "while_loop", "zeros",
 ]  # fmt: skip

@@ -1,17 +1,21 @@
 """Loss functions, for models that return their loss. reduction: "mean", "sum" or "none". Definitions are PyTorch's.
 
+`mask`: a bool tensor of the losses' leading axes, such as `graphc.sequence_mask(lengths, steps)`; losses are 0 where it is false, and the
+mean is over the others (0 / 0, NaN, where there are none). `axis`: of the classes, -1 for sequences (N, T, C).
+
 For `TrainStep` the same losses are objects: `graphc.losses`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphc.ir.graph import Value
 from graphc.ops import loss as compose
+from graphc.ops.pointwise import op
 from graphc_dsl.trace import Building, TensorLike
 
 if TYPE_CHECKING:
@@ -20,35 +24,35 @@ if TYPE_CHECKING:
 
 def cross_entropy(
     scores: Tensor, labels: Tensor, ignore_index: int | None = None, reduction: str = "mean", name: str = "", *,
-    weight: Sequence[float] | None = None, label_smoothing: float = 0.0,
+    weight: Sequence[float] | None = None, label_smoothing: float = 0.0, axis: int = 1, mask: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Softmax cross entropy of class scores (N, C, d1, ...) and integer labels (N, d1, ...). weight: one number per class (C,)."""
-    with Building("cross_entropy", name, scores, labels) as new:
-        weights = _constant(new, weight, scores)
-        values = new.value(scores), new.value(labels)
-        return new.tensor(compose.softmax_cross_entropy(new.builder, *values, weights, ignore_index, reduction, label_smoothing)[0])
+    with Building("cross_entropy", name, scores, labels, mask) as new:
+        weights, masked = _constant(new, weight, scores), _mask(new, mask)
+        rest = weights, ignore_index, reduction, label_smoothing, axis, masked
+        return new.tensor(compose.softmax_cross_entropy(new.builder, new.value(scores), new.value(labels), *rest)[0])
 
 
 def nll_loss(
     log_prob: Tensor, labels: Tensor, ignore_index: int | None = None, reduction: str = "mean", name: str = "", *,
-    weight: Sequence[float] | None = None,
+    weight: Sequence[float] | None = None, axis: int = 1, mask: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Negative log likelihood of log probabilities (N, C, d1, ...) and integer labels (N, d1, ...). weight: one number per class (C,)."""
-    with Building("nll_loss", name, log_prob, labels) as new:
-        weights = _constant(new, weight, log_prob)
-        return new.tensor(compose.nll_loss(new.builder, new.value(log_prob), new.value(labels), weights, ignore_index, reduction))
+    with Building("nll_loss", name, log_prob, labels, mask) as new:
+        rest = _constant(new, weight, log_prob), ignore_index, reduction, axis, _mask(new, mask)
+        return new.tensor(compose.nll_loss(new.builder, new.value(log_prob), new.value(labels), *rest))
 
 
-def mse_loss(prediction: Tensor, target: TensorLike, reduction: str = "mean", name: str = "") -> Tensor:
+def mse_loss(prediction: Tensor, target: TensorLike, reduction: str = "mean", name: str = "", *, mask: Tensor | None = None) -> Tensor:
     """(prediction - target)^2."""
-    with Building("mse_loss", name, prediction, target) as new:
-        return new.tensor(compose.mse(new.builder, new.value(prediction), new.value(target, prediction.dtype), reduction))
+    with Building("mse_loss", name, prediction, target, mask) as new:
+        return _difference(new, compose.mse, prediction, target, reduction, mask)
 
 
-def l1_loss(prediction: Tensor, target: TensorLike, reduction: str = "mean", name: str = "") -> Tensor:
+def l1_loss(prediction: Tensor, target: TensorLike, reduction: str = "mean", name: str = "", *, mask: Tensor | None = None) -> Tensor:
     """|prediction - target|."""
-    with Building("l1_loss", name, prediction, target) as new:
-        return new.tensor(compose.l1(new.builder, new.value(prediction), new.value(target, prediction.dtype), reduction))
+    with Building("l1_loss", name, prediction, target, mask) as new:
+        return _difference(new, compose.l1, prediction, target, reduction, mask)
 
 
 def huber_loss(prediction: Tensor, target: TensorLike, delta: float = 1.0, reduction: str = "mean", name: str = "") -> Tensor:
@@ -78,6 +82,22 @@ def binary_cross_entropy_with_logits(
         values = new.value(logits), new.value(target, logits.dtype)
         weight = _constant(new, pos_weight, logits)
         return new.tensor(compose.binary_cross_entropy_with_logits(new.builder, *values, reduction, weight))
+
+
+def _difference(
+    new: Building, loss: Callable[..., Value], prediction: Tensor, target: TensorLike, reduction: str, mask: Tensor | None
+) -> Tensor:
+    """A loss of the difference; with a mask, a NaN or an infinity where it is false reaches neither the loss nor a gradient."""
+    given, wanted = new.value(prediction), new.value(target, prediction.dtype)
+    if mask is None:
+        return new.tensor(loss(new.builder, given, wanted, reduction))
+    difference, _ = compose.masked(new.builder, new.add(op("sub"), given, wanted), None, new.value(mask))
+    losses = loss(new.builder, difference, new.builder.constant(0, given.type.dtype), "none")
+    return new.tensor(compose.weighted(new.builder, *compose.masked(new.builder, losses, None, new.value(mask)), reduction))
+
+
+def _mask(new: Building, mask: Tensor | None) -> Value | None:
+    return None if mask is None else new.value(mask)
 
 
 def _constant(new: Building, numbers: float | Sequence[float] | None, like: Tensor) -> Value | None:

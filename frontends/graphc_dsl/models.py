@@ -25,6 +25,7 @@ from graphc.ir.graph import Array, Graph, Value
 from graphc.source import Source
 from graphc.types.tensor import TensorType
 from graphc_dsl.arguments import nearest
+from graphc_dsl.state import check_states
 from graphc_dsl.summary import Summary, summarise
 from graphc_dsl.tensor import Tensor
 from graphc_dsl.trace import Trace, block, running, tracing, user_frame
@@ -65,6 +66,7 @@ class Model:
             inputs = {name: self._input(trace, name, type) for name, type in self.inputs.items()}
             result = self.function(**inputs, **self.options)
         trace.check_given(_place(self.function))
+        check_states(trace, _place(self.function))
         trace.graph.set_outputs(self._outputs(trace, result))
         return trace.graph
 
@@ -140,14 +142,14 @@ class Model:
         if not listed:
             raise ModelError(f"model {self.name!r} returns nothing", where=_place(self.function), hint="return at least one Tensor")
         if isinstance(result, Mapping):
-            return {str(name): item.value for name, item in result.items()}
+            return {str(name): trace.local(item.value) for name, item in result.items()}
         outputs: dict[str, Value] = {}
         for item in listed:
             name, count = item.name, 1
             while name in outputs:
                 count += 1
                 name = f"{item.name}.{count}"
-            outputs[name] = item.value
+            outputs[name] = trace.local(item.value)
         return outputs
 
     def __repr__(self) -> str:

@@ -101,6 +101,8 @@ class _Stack:
         count, d = whole(self.layers, "layers", 1), 2 if self.bidirectional else 1
         if self.bidirectional and self.reverse:
             raise AttributeValueError("bidirectional and reverse", hint="one of them")
+        if self.dropout and count == 1:
+            raise AttributeValueError(f"dropout={self.dropout} between one layer", hint="layers=2 or more, or graphc.dropout behind it")
         if x.ndim != 3 or not isinstance(x.shape[2], int):
             raise ShapeError(f"input {x.type} is no batch of sequences", hint="(N, T, features)")
         given = {key: new.value(tensor) for key, tensor in tensors.items() if tensor is not None}

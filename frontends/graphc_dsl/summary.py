@@ -24,6 +24,7 @@ class Summary:
 
     name: str
     inputs: Mapping[str, TensorType]
+    states: Mapping[str, TensorType]
     outputs: Mapping[str, TensorType]
     nodes: int
     parameters: int
@@ -33,6 +34,7 @@ class Summary:
     def __str__(self) -> str:
         lines = [self.name]
         lines += [f"  input      {name}: {type}" for name, type in self.inputs.items()]
+        lines += [f"  state      {name}: {type}" for name, type in self.states.items()]
         lines += [f"  output     {name}: {type}" for name, type in self.outputs.items()]
         statistics = f" and {self.statistics:,} batch statistics" if self.statistics else ""
         lines += [f"  parameters {self.parameters:,}{statistics}"]
@@ -46,9 +48,9 @@ def summarise(graph: Graph) -> Summary:
     flops = sum(node.op.cost([v.type for v in node.inputs], [v.type for v in node.outputs]).flops for node in bound)
     counts = {name: int(value.type.size) for name, value in graph.parameters.items()}
     statistics = sum(count for name, count in counts.items() if is_statistic(graph.values[name]))
-    inputs = {value.name: value.type for value in graph.inputs}
+    inputs, states = ({value.name: value.type for value in values} for values in (graph.inputs, graph.states.values()))
     outputs = {name: value.type for name, value in zip(graph.output_names, graph.outputs, strict=True)}
-    return Summary(graph.name, inputs, outputs, len(graph.nodes), sum(counts.values()) - statistics, statistics, flops)
+    return Summary(graph.name, inputs, states, outputs, len(graph.nodes), sum(counts.values()) - statistics, statistics, flops)
 
 
 def is_statistic(value: Value) -> bool:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union
 import numpy as np
 
 from graphc.errors import InputError, ModelError, ShapeError, TypeMismatchError
+from graphc.ir.body import Body
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Array, Graph, Value
 from graphc.ir.op import Op
@@ -41,10 +42,14 @@ Result = TypeVar("Result")
 
 
 class Trace:
-    """One graph under construction. `seed` None: parameters are all zero and take no memory; `given`: arrays for parameters by name."""
+    """One graph under construction. `seed` None: parameters are all zero and take no memory; `given`: arrays for parameters by name.
+
+    `bodies`: the sub-graphs (of loops and choices) that are being traced, the innermost last: what is built then belongs to that one.
+    """
 
     def __init__(self, name: str, seed: int | None, given: Mapping[str, Array]) -> None:
-        self.builder = Builder(Graph(name))
+        self.model = Builder(Graph(name))
+        self.bodies: list[Body] = []
         self.seed = seed
         self.given = dict(given)
         self._scopes: list[str] = []
@@ -52,8 +57,34 @@ class Trace:
         self._counts: dict[str, int] = {}
 
     @property
+    def builder(self) -> Builder:
+        return self.bodies[-1].builder if self.bodies else self.model
+
+    @property
     def graph(self) -> Graph:
         return self.builder.graph
+
+    def local(self, value: Value) -> Value:
+        """What stands for a value in the graph under construction; a ModelError for one of a sub-graph that is finished."""
+        owners = [self.model.graph, *(body.graph for body in self.bodies)]
+        at = next((i for i, graph in reversed(list(enumerate(owners))) if graph.values.get(value.name) is value), None)
+        if at is None:
+            reason = f"{value.name!r} belongs to the function of a loop or branch, and has no value outside of it"
+            raise ModelError(reason, where=str(user_line()), hint="return it from that function")
+        for body in self.bodies[at:]:
+            value = body.capture(value)
+        return value
+
+    @contextmanager
+    def body(self, name: str) -> Iterator[Body]:
+        """What is built inside belongs to a sub-graph, in a scope of that name."""
+        body = Body(self.builder, name)
+        self.bodies.append(body)
+        try:
+            with self.scope(name):
+                yield body
+        finally:
+            self.bodies.pop()
 
     # names ------------------------------------------------------------------------------------------------------------------
 
@@ -109,7 +140,7 @@ class Trace:
             array = np.broadcast_to(np.zeros((), dtype.numpy), tuple(shape))
         else:
             array = initialise(init, full, self.seed, tuple(shape), dtype, fans)
-        return self.builder.parameter(full, array)
+        return self.local(self.model.parameter(full, array))
 
     def add_given(self, arrays: Mapping[str, Array]) -> None:
         """Arrays for parameters of the present scope; those given for the whole model come first."""
@@ -136,7 +167,7 @@ class Building:
         self.kind = kind
         place = user_line()
         here = Source(place.file, place.line, name, kind)
-        self.trace = _trace_of(operands, here)
+        self.trace = trace_of(operands, here)
         if operands and not loose:
             need_tensor(operands[0], here)
         self.builder = self.trace.builder
@@ -165,7 +196,7 @@ class Building:
         from graphc_dsl.tensor import Tensor  # late: tensors build with this module
 
         if isinstance(x, Tensor):
-            return x.value
+            return self.trace.local(x.value)
         if isinstance(x, np.ndarray):
             return self.builder.constant(x, name=f"{self.name}.const")
         if not isinstance(x, (bool, int, float, np.generic)) or dtype is None:
@@ -227,7 +258,7 @@ def need_tensor(x: object, where: Source) -> None:
         raise TypeMismatchError(f"a Tensor was expected, got {type(x).__name__}", where=str(where), hint=hint)
 
 
-def _trace_of(operands: Sequence[object], here: Source) -> Trace:
+def trace_of(operands: Sequence[object], here: Source) -> Trace:
     """The trace that all tensors among the operands belong to, or the running one."""
     from graphc_dsl.tensor import Tensor
 
@@ -271,7 +302,7 @@ def running() -> Trace | None:
 @contextmanager
 def scope(name: str) -> Iterator[None]:
     """Names of layers and parameters made inside begin with `name.`; scopes nest."""
-    with _trace_of((), Source(node=name, op="scope")).scope(name):
+    with trace_of((), Source(node=name, op="scope")).scope(name):
         yield
 
 
@@ -282,7 +313,7 @@ def block(function: Callable[..., Result]) -> Callable[..., Result]:
     def scoped(*args: Any, name: str = "", **kwargs: Any) -> Result:
         place = user_line()
         here = Source(place.file, place.line, name, function.__name__)
-        trace = _trace_of(args, here)
+        trace = trace_of(args, here)
         full = trace.claim(name, here) if name else trace.number(function.__name__, here)
         with trace.scope(name or full.rpartition(".")[2]):
             return function(*args, **kwargs)
@@ -296,6 +327,6 @@ def parameter(name: str, shape: Sequence[int], init: InitLike = "he_normal", dty
 
     place = user_line()
     here = Source(place.file, place.line, name, "parameter")
-    trace = _trace_of((), here)
+    trace = trace_of((), here)
     with trace.builder.at(here):
         return Tensor(trace, trace.parameter(trace.claim(name, here), static(tuple(shape)), init, dtype or f32))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import ModelError, ShapeError
+from graphc.errors import GraphcError, ModelError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.op import Op
@@ -22,6 +22,8 @@ from graphc_onnx.tensors import Array
 if TYPE_CHECKING:
     import onnx
 
+    from graphc.ir.body import Body
+    from graphc.types.tensor import TensorType
     from graphc_onnx.importer import Importer
     from graphc_onnx.registry import Item
 
@@ -125,6 +127,11 @@ class Context:
             return None
         return array.reshape(-1)[0].item()  # type: ignore[no-any-return]
 
+    def is_known(self, name: str) -> bool:
+        """Whether what the model calls so, here or in a graph around, is a compile-time value."""
+        item = self._importer.scope.find(name)
+        return isinstance(item, Value) and self.known(item) is not None
+
     # control flow -----------------------------------------------------------------------------------------------------------
 
     def inline(self, graph: onnx.GraphProto, inputs: Mapping[str, Item], label: str = "") -> list[Item]:
@@ -133,6 +140,28 @@ class Context:
         `label` becomes part of the names, so that the iterations of a loop are told apart.
         """
         return self._importer.inline_graph(graph, inputs, label)
+
+    def trim(self, value: Value, length: Value, error: GraphcError) -> None:
+        """Of a result only the first `length` elements along axis 0 count: an output is cut to them, and no node may read it, else `error`.
+
+        In a sub-graph every result may be read: the error is raised at once.
+        """
+        if self.in_sub_graph:
+            raise error
+        error.at(str(self.builder.source))
+        self._importer.lengths[value] = length, error
+
+    @property
+    def in_sub_graph(self) -> bool:
+        """Whether what is imported becomes part of a loop or a branch, instead of the graph itself."""
+        return bool(self._importer.bodies)
+
+    def sub_graph(self, graph: onnx.GraphProto, given: Sequence[TensorType | Array]) -> tuple[Body, list[Item]]:
+        """Import a subgraph as a graph of its own, with an input for each type and a constant for each array; and its outputs.
+
+        Outer values are visible: they are captured.
+        """
+        return self._importer.build_graph(graph, given)
 
 
 def normal_axis(axis: int, rank: int) -> int:

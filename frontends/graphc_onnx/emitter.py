@@ -12,6 +12,7 @@ from onnx import helper
 from graphc.errors import UnsupportedError
 from graphc.ir.graph import Array, Graph, Node, Value
 from graphc.types.shape import Atom, Dim, DimLike, is_static
+from graphc.types.tensor import TensorType
 from graphc_onnx.tensors import ELEM_TYPES
 
 OPSET = 21  # of the exported models; GroupNormalization per channel needs it
@@ -59,6 +60,28 @@ def export_of(name: str) -> Export | None:
     return _exports.get(name)
 
 
+def info(name: str, type: TensorType) -> onnx.ValueInfoProto:
+    """What a graph declares of an input or output."""
+    shape = [dim if isinstance(dim, int) else str(dim) for dim in type.shape]
+    return helper.make_tensor_value_info(name, ELEM_TYPES[type.dtype.name], shape)
+
+
+def write_nodes(emitter: Emitter, graph: Graph, nodes: Sequence[Node]) -> None:
+    """The nodes of a graph, whose leaves have names. An UnsupportedError names the node."""
+    inside = absorbed(graph)
+    for node in nodes:
+        if node in inside:
+            continue
+        export = export_of(node.op.name)
+        assert export is not None
+        emitter.node = node
+        try:
+            export(emitter, node, node.op)
+        except UnsupportedError as error:
+            raise error.at(node.where) from error.__cause__
+    emitter.node = None
+
+
 class Emitter:
     """Collects nodes and initialisers. Values keep their names; those made on the way are called value/operator."""
 
@@ -73,6 +96,13 @@ class Emitter:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._sizes: dict[str, str] = {}
         self.node: Node | None = None
+
+    def inside(self) -> Emitter:
+        """For a sub-graph of the present node: what is written so far is visible there, and its names are no names of it."""
+        made = Emitter(self.graph, self.store)
+        made.names, made._taken, made._node_names = dict(self.names), self._taken, self._node_names
+        made._constants, made._sizes = dict(self._constants), dict(self._sizes)
+        return made
 
     # names ------------------------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """graphc to ONNX: `to_onnx` makes a ModelProto, `save` writes a file.
 
 Parameters become initialisers under their own names, float constants Constant nodes (so that importing the file again does not turn
-them into parameters), integer constants initialisers, state initialisers with its present data. Ops without one ONNX operator are
-composed of several (`graphc_onnx.exports`). The result is opset 21.
+them into parameters), integer constants initialisers. ONNX keeps nothing between runs: a state `h` becomes an input `h`, behind the
+others, and an output `h.next`, to be given to the next run (`graphc.compile(path, state={"h": "h.next"})` keeps them again); its initial
+value is not in the file. State that nothing updates becomes an initialiser. Ops without one ONNX operator are composed of several
+(`graphc_onnx.exports`). The result is opset 21.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ from onnx import helper
 
 from graphc.errors import InputError, ResourceError, UnsupportedError
 from graphc.files import write_atomic
+from graphc.ir.body import graphs
 from graphc.ir.graph import Array, Graph, Kind, Node, Value
 from graphc.ir.patch import topological
+from graphc.types.shape import symbol
 from graphc.types.tensor import TensorType
-from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, absorbed, export_of
-from graphc_onnx.tensors import ELEM_TYPES
+from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, export_of, info, write_nodes
 
 INLINE_LIMIT = (1 << 31) - (1 << 24)  # a protobuf message holds less than 2 GB
+NEXT = ".next"  # behind the name of a state: its value after a run
 _ALIGN = 64
 
 
@@ -66,35 +70,44 @@ def save(model: Any, path: str | os.PathLike[str], *, external: bool | None = No
 
 def build(graph: Graph, store: Store) -> onnx.ModelProto:
     """The model; `store(tensor, array)` decides where the data of an initialiser goes."""
+    graph = _without_state(graph)
     nodes = topological(graph)
     _check_exportable(nodes)
     emitter = Emitter(graph, store)
     _name_values(emitter, graph, nodes)
     _write_leaves(emitter, graph, nodes)
-    inside = absorbed(graph)
-    for node in nodes:
-        if node in inside:
-            continue
-        export = export_of(node.op.name)
-        assert export is not None
-        emitter.node = node
-        try:
-            export(emitter, node, node.op)
-        except UnsupportedError as error:
-            raise error.at(node.where) from error.__cause__
-    emitter.node = None
-    for name, value in zip(graph.output_names, graph.outputs, strict=True):
+    write_nodes(emitter, graph, nodes)
+    for name, value in graph.public_outputs.items():
         if emitter.names[value] != name:
             emitter.write("Identity", [emitter.names[value]], [name])
     return _model(emitter, graph)
 
 
+def _without_state(graph: Graph) -> Graph:
+    """A graph whose state comes from outside: what runs update is an input and an output. Raises UnsupportedError for a taken name."""
+    if not graph.updates:
+        return graph
+    made = graph.copy()
+    outputs = dict(zip(made.output_names, made.outputs, strict=True))
+    for state, value in made.updates.items():
+        name = f"{state.name}{NEXT}"
+        if name in outputs or name in made.values:
+            raise UnsupportedError(f"the name {name!r} is taken, and the state {state.name!r} needs it", hint="rename the state")
+        state.kind, state.data = Kind.INPUT, None
+        made.inputs.append(state)
+        outputs[name] = value
+    made.updates = {}
+    made.set_outputs(outputs)
+    return made
+
+
 def data_bytes(graph: Graph) -> int:
-    return sum(value.data.nbytes for value in graph.values.values() if value.data is not None)
+    return sum(value.data.nbytes for inner in graphs(graph) for value in inner.values.values() if value.data is not None)
 
 
 def _check_exportable(nodes: Sequence[Node]) -> None:
-    missing = Counter(node.op.name for node in nodes if export_of(node.op.name) is None)
+    inside = [node for outer in nodes for body in outer.op.bodies() for inner in graphs(body) for node in topological(inner)]
+    missing = Counter(node.op.name for node in (*nodes, *inside) if export_of(node.op.name) is None)
     if missing:
         text = ", ".join(f"{name} ({count})" for name, count in sorted(missing.items()))
         raise UnsupportedError(f"no ONNX form for {text}", hint="export the graph before it is lowered, without its backward part")
@@ -138,8 +151,8 @@ def _model(emitter: Emitter, graph: Graph) -> onnx.ModelProto:
     made = helper.make_graph(
         emitter.nodes,
         graph.name or "graph",
-        [_info(emitter.names[value], value.type) for value in graph.inputs],
-        [_info(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)],
+        [info(emitter.names[value], value.type) for value in graph.inputs],
+        [info(name, _declared(graph, name, value)) for name, value in graph.public_outputs.items()],
         initializer=emitter.initializers,
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="graphc")
@@ -147,9 +160,12 @@ def _model(emitter: Emitter, graph: Graph) -> onnx.ModelProto:
     return model
 
 
-def _info(name: str, type: TensorType) -> onnx.ValueInfoProto:
-    shape = [dim if isinstance(dim, int) else str(dim) for dim in type.shape]
-    return helper.make_tensor_value_info(name, ELEM_TYPES[type.dtype.name], shape)
+def _declared(graph: Graph, name: str, value: Value) -> TensorType:
+    """The type of an output; a name for a size that only a run knows."""
+    if name not in graph.trims:
+        return value.type
+    axis, _ = graph.trims[name]
+    return value.type.with_shape((*value.type.shape[:axis], symbol("length"), *value.type.shape[axis + 1 :]))
 
 
 # files ------------------------------------------------------------------------------------------------------------------------------

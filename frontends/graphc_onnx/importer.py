@@ -7,21 +7,24 @@ others constants; nodes whose integer value is known are folded (`fold.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import onnx
 
 from graphc.errors import GraphcError, InputError, ModelError, ResourceError, UnsupportedError
+from graphc.ir.body import Body
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Kind, Value
 from graphc.knobs import knob
-from graphc.limits import memory_for
+from graphc.limits import MemoryFor
 from graphc.source import Source
 from graphc.types.dtype import dtype
 from graphc.types.shape import is_static
+from graphc.types.tensor import TensorType
 from graphc_onnx import functions
 from graphc_onnx.context import Context
 from graphc_onnx.fold import fold_known
@@ -52,7 +55,7 @@ def load(model: ModelSource, *, dims: Mapping[str, int] | None = None, values: M
         versions = check_versions(proto)
         check_structure(proto)
         check_supported(proto, versions)
-        with memory_for("to import the model"):
+        with MemoryFor("to import the model"):
             graph = Importer(proto, storage, versions).run(dims or {}, values or {})
         graph.files = tuple(sorted(storage.used))
         return graph
@@ -64,20 +67,28 @@ def load(model: ModelSource, *, dims: Mapping[str, int] | None = None, values: M
 
 @dataclass
 class Scope:
-    """Names that are visible while a node list is imported: its own, then the enclosing graph's."""
+    """Names that are visible while a node list is imported: its own, then the enclosing graph's. `body`: the sub-graph that it builds,
+    which captures what it finds outside."""
 
     versions: Mapping[str, int]
     prefix: str = ""
     outer: Scope | None = None
     items: dict[str, Item] = field(default_factory=dict)
+    body: Body | None = None
 
     def find(self, name: str) -> Item:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.items:
-                return scope.items[name]
-            scope = scope.outer
-        raise ModelError(f"the input {name!r} is not defined", hint="export the model again")
+        if name in self.items:
+            return self.items[name]
+        if self.outer is None:
+            raise ModelError(f"the input {name!r} is not defined", hint="export the model again")
+        return self._captured(self.outer.find(name))
+
+    def _captured(self, found: Item) -> Item:
+        if self.body is None or found is None:
+            return found
+        if isinstance(found, TensorList):
+            return TensorList(tuple(self.body.capture(value) for value in found.items))
+        return self.body.capture(found)
 
 
 class Importer:
@@ -93,7 +104,10 @@ class Importer:
         self.origin: str | None = None  # the node of the main graph that is being imported
         self.reserved = functions.all_value_names(proto.graph)
         self.imported = 0
-        self.leaves: dict[int, dict[str, Item]] = {}
+        self.leaves: dict[tuple[int, Body | None], tuple[onnx.GraphProto, dict[str, Item]]] = {}  # holds what its keys are the ids of
+        self.made: dict[int, tuple[object, Value]] = {}  # initializers that have been read, by the id of what the value is kept with
+        self.lengths: dict[Value, tuple[Value, GraphcError]] = {}  # results with room for more than counts: how many, why no node reads it
+        self.bodies: list[Body] = []  # sub-graphs under construction, the innermost last
         self.node_names = unique_node_names(proto.graph.node)
 
     @property
@@ -109,8 +123,16 @@ class Importer:
         outputs: dict[str, Value] = {}
         for info in proto.output:
             outputs[info.name] = self._output(info)
-        self.graph.set_outputs(outputs)
+        self.graph.set_outputs(outputs | self._lengths(outputs))
+        self.graph.trims = {name: (0, f"{name}:length") for name, value in outputs.items() if value in self.lengths}
         return fold_known(self.builder)
+
+    def _lengths(self, outputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Further outputs that say how long what a loop stacks has become. Raises what was kept, where a node reads such a result."""
+        for value, (_, error) in self.lengths.items():
+            if value.users:
+                raise error
+        return {f"{name}:length": self.lengths[value][0] for name, value in outputs.items() if value in self.lengths}
 
     # leaves -----------------------------------------------------------------------------------------------------------------
 
@@ -133,16 +155,22 @@ class Importer:
 
     def _initializers(self, proto: onnx.GraphProto) -> None:
         for tensor in proto.initializer:
-            array = to_array(tensor, self.storage, f"initializer {tensor.name!r}")
-            self.scope.items[tensor.name] = self._leaf(tensor.name, array)
+            read = partial(to_array, tensor, self.storage, f"initializer {tensor.name!r}")
+            self.scope.items[tensor.name] = self._leaf(tensor, tensor.name, read)
         for sparse in proto.sparse_initializer:
-            self.scope.items[sparse.values.name] = self._leaf(sparse.values.name, dense(sparse, self.storage))
+            self.scope.items[sparse.values.name] = self._leaf(sparse, sparse.values.name, partial(dense, sparse, self.storage))
 
-    def _leaf(self, name: str, array: Array) -> Value:
-        unique = self.graph.fresh_name(self.scope.prefix + name)
-        if dtype(array.dtype).is_float:
-            return self.builder.parameter(unique, array)
-        return self.builder.constant(array, name=unique)
+    def _leaf(self, proto: object, name: str, read: Callable[[], Array]) -> Value:
+        """Of an initializer, once for each: parameters belong to the model; a sub-graph captures them."""
+        if id(proto) not in self.made:
+            root, array = self.bodies[0].outer if self.bodies else self.builder, read()
+            unique = root.graph.fresh_name(self.scope.prefix + name)
+            value = root.parameter(unique, array) if dtype(array.dtype).is_float else root.constant(array, name=unique)
+            self.made[id(proto)] = proto, value
+        _, made = self.made[id(proto)]
+        for body in self.bodies:
+            made = body.capture(made)
+        return made
 
     def _output(self, info: onnx.ValueInfoProto) -> Value:
         item = self.scope.find(info.name)
@@ -228,12 +256,42 @@ class Importer:
         """Import a subgraph in place: its outputs, in order. `label` tells repeated imports of one node apart."""
         prefix = f"{self.scope.prefix}{self.builder.source.node}/{label}"
         with self._inside(Scope(self.scope.versions, prefix, self.scope, dict(inputs))) as scope:
-            if id(graph) not in self.leaves:  # the body of a loop is imported many times
+            key = (id(graph), self.bodies[-1] if self.bodies else None)
+            if key not in self.leaves:  # the body of a loop is imported many times
                 self._initializers(graph)
-                self.leaves[id(graph)] = {name: item for name, item in scope.items.items() if name not in inputs}
-            scope.items.update(self.leaves[id(graph)])
+                self.leaves[key] = graph, {name: item for name, item in scope.items.items() if name not in inputs}
+            scope.items.update(self.leaves[key][1])
             self._nodes(graph.node, unique_node_names(graph.node))
             return [scope.find(info.name) for info in graph.output]
+
+    def build_graph(self, graph: onnx.GraphProto, given: Sequence[TensorType | Array]) -> tuple[Body, list[Item]]:
+        """Import a sub-graph as a graph of its own: an input for each type, a constant for each array; and its outputs, in order."""
+        if len(graph.input) != len(given):
+            raise ModelError(f"the sub-graph {graph.name!r} takes {len(graph.input)} inputs, not {len(given)}")
+        body = Body(self.builder, graph.name or "body")
+        prefix = f"{self.scope.prefix}{self.builder.source.node}/"
+        with self._inside(Scope(self.scope.versions, prefix, self.scope, {}, body)) as scope, self._building(body):
+            for info, item in zip(graph.input, given, strict=True):
+                own = body.graph.fresh_name(info.name)
+                if isinstance(item, TensorType):
+                    scope.items[info.name] = body.builder.input(own, item.dtype, item.shape)
+                else:
+                    scope.items[info.name] = body.builder.constant(item, name=own)
+            self._initializers(graph)
+            self._nodes(graph.node, unique_node_names(graph.node))
+            return body, [scope.find(info.name) for info in graph.output]
+
+    @contextmanager
+    def _building(self, body: Body) -> Iterator[None]:
+        """Everything that is built inside belongs to the sub-graph."""
+        before = self.builder
+        self.bodies.append(body)
+        self.builder = self.context.builder = body.builder
+        try:
+            yield
+        finally:
+            self.builder = self.context.builder = before
+            self.bodies.pop()
 
     @contextmanager
     def _inside(self, scope: Scope) -> Iterator[Scope]:

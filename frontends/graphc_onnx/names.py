@@ -35,9 +35,10 @@ def rename_new(graph: Graph, before: tuple[int, int], prefix: str, node: str, ou
     fresh = [graph.values.pop(name) for name in names]
     made = set(fresh)
     public = {item: prefix + name for name, item in reversed(list(outputs.items())) if isinstance(item, Value) and item in made}
+    inside = f"{prefix}{node}/"  # where a nested list of nodes has named what it made
     for value in fresh:
-        name = public.get(value)
-        value.name = _free(graph, name, set()) if name else _free(graph, f"{prefix}{node}/{value.name}", reserved)
+        name = public.get(value) or (value.name if value.name.startswith(inside) else "")
+        value.name = _free(graph, name, set()) if name else _free(graph, f"{inside}{value.name}", reserved)
         graph.values[value.name] = value
     _name_nodes(graph, before[1], prefix + node, list(public)[::-1])
 

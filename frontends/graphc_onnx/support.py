@@ -16,9 +16,6 @@ from graphc_onnx.registry import find
 WORKAROUNDS = {
     "NonZero": "replace the mask by Where, or cut the model before it",
     "NonMaxSuppression": "cut the model before it and run it on the host",
-    "Loop": "export with a fixed number of steps, so that it is unrolled",
-    "Scan": "export with a fixed number of steps, so that it is unrolled",
-    "If": "export the one branch that you need",
 }
 
 

@@ -15,7 +15,8 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from graphc.errors import InputError
+from graphc.errors import InputError, UnsupportedError
+from graphc.ir.body import graphs
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Kind, Node, Value
 from graphc.ir.patch import Patch
@@ -62,8 +63,9 @@ def _check_patterns(graph: Graph, freeze: Sequence[str]) -> None:
 def training_form(graph: Graph, freeze: Sequence[str] = (), seed: int = 0, counter: str = STEP) -> TrainingForm:
     """Rewrite `graph` (static shapes) in place; `counter`: the name of the state that counts runs, on which dropout depends.
 
-    Raises InputError for a pattern of `freeze` that matches nothing.
+    Raises InputError for a pattern of `freeze` that matches nothing, UnsupportedError for batch normalisation or dropout in a loop's body.
     """
+    _check_bodies(graph)
     parameters = trainable(graph, freeze)
     patch = Patch(graph, NAME)
     builder = patch.builder
@@ -84,6 +86,15 @@ def training_form(graph: Graph, freeze: Sequence[str] = (), seed: int = 0, count
     graph.updates[step] = builder.add(op("add"), step, builder.constant(1, i64, "one"))
     patch.commit()
     return TrainingForm(graph, tuple(parameters), step)
+
+
+def _check_bodies(graph: Graph) -> None:
+    """Raises UnsupportedError for what has another form in training, inside of a loop or choice."""
+    for inner in (inner for node in graph.nodes for body in node.op.bodies() for inner in graphs(body)):
+        for node in inner.nodes:
+            if isinstance(node.op, BatchNorm) or (isinstance(node.op, Dropout) and node.op.rate > 0):
+                reason = f"{node.op.name} inside of a loop or choice cannot be trained: it would keep state of its own in each iteration"
+                raise UnsupportedError(reason, where=node.where, hint="apply it to the whole sequence outside; inside, graphc.layer_norm")
 
 
 def _train_batch_norm(patch: Patch, node: Node) -> None:

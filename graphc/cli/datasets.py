@@ -212,10 +212,10 @@ def _settled(input: Value, options: Options, metadata: dict[str, str]) -> Prepro
 def _stacked(samples: Any, shape: tuple[int, ...], count: int) -> Array:
     import numpy as np
 
-    from graphc.limits import check_bytes, memory_for
+    from graphc.limits import MemoryFor, check_bytes
 
     check_bytes((count, *shape), 1, "the pictures")
-    with memory_for("for the pictures"):
+    with MemoryFor("for the pictures"):
         made = np.empty((count, *shape), np.uint8)
         for row, sample in zip(made, samples, strict=True):
             row[...] = sample

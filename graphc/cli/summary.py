@@ -39,6 +39,7 @@ def _show(summary: Summary) -> None:
 
     show.line(f"{summary.name}: {plural(len(summary.rows), 'node')}", "bold")
     rows: list[tuple[object, ...]] = [("input", name, _shape(type), "", "") for name, type in summary.inputs]
+    rows += [("state", name, _shape(type), "", "") for name, type in summary.states]
     for row in summary.rows:
         types = ", ".join(_shape(type) for type in row.outputs)
         rows.append((row.op, row.name, types, f"{row.parameters:,}" if row.parameters else "", count(row.flops) if row.flops else ""))
@@ -67,7 +68,8 @@ def _data(summary: Summary) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "model": summary.name,
-        "inputs": [typed(*entry) for entry in summary.inputs], "outputs": [typed(*entry) for entry in summary.outputs],
+        "inputs": [typed(*entry) for entry in summary.inputs], "states": [typed(*entry) for entry in summary.states],
+        "outputs": [typed(*entry) for entry in summary.outputs],
         "nodes": nodes, "ops": summary.ops, "parameters": summary.parameters, "parameter_bytes": summary.parameter_bytes,
         "activation_bytes": summary.activation_bytes, "flops": summary.flops,
         "dims": dict(summary.sizes), "metadata": dict(summary.metadata),

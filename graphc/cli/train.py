@@ -94,7 +94,7 @@ def command(model: str, **given: Any) -> None:
 def _check(given: dict[str, Any]) -> None:
     """What can be said without reading the model or the data."""
     from graphc.cli import outputs
-    from graphc.train.callbacks import LAST
+    from graphc.train.callbacks import BEST, LAST
     from graphc.train.losses import find_loss
 
     if given["output"] is None and given["checkpoint_dir"] is None:
@@ -103,9 +103,11 @@ def _check(given: dict[str, Any]) -> None:
         raise InputError("--best needs --checkpoint-dir and --validation", hint="both: best.safetensors is what it writes")
     if given["resume"] and given["checkpoint_dir"] is None:
         raise InputError("--resume without --checkpoint-dir", hint="the folder that holds last.safetensors")
-    last = given["checkpoint_dir"] / LAST if given["checkpoint_dir"] is not None else None
-    if last is not None and last.exists() and not given["resume"]:
-        raise InputError("there is a checkpoint already", where=str(last), hint="--resume to go on from it, or another --checkpoint-dir")
+    kept = [] if given["checkpoint_dir"] is None else [given["checkpoint_dir"] / name for name in (LAST, BEST)]
+    for path in kept:
+        if path.exists() and not given["resume"]:
+            hint = "--resume to go on from it, or another --checkpoint-dir"
+            raise InputError("there is a checkpoint already", where=str(path), hint=hint)
     if given["new_head"] and given["head_at"]:
         raise InputError("--new-head and --head-at exclude each other", hint="--head-at makes a new head")
     find_loss(given["loss"])

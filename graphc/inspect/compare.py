@@ -100,7 +100,7 @@ def widen(graph: Graph) -> Graph:
     made.inputs = [new[value] for value in graph.inputs]
     for node in graph.nodes:
         made.nodes.append(_widen_node(made, node, new))
-    made.output_names = list(graph.output_names)
+    made.output_names, made.trims = list(graph.output_names), dict(graph.trims)
     made.outputs = [new[value] for value in graph.outputs]
     made.updates = {new[state]: new[value] for state, value in graph.updates.items()}
     return made
@@ -128,7 +128,9 @@ def _wide_type(type: TensorType) -> TensorType:
 
 
 def _wide_op(op: Op) -> Op:
-    changed: dict[str, Any] = {name: _wide(value) for name, value in op.attributes().items() if isinstance(value, DType)}
+    given = op.attributes().items()
+    changed: dict[str, Any] = {name: _wide(value) for name, value in given if isinstance(value, DType)}
+    changed |= {name: widen(value) for name, value in given if isinstance(value, Graph)}
     return replace(op, **changed) if changed else op
 
 

@@ -30,6 +30,7 @@ class Summary:
 
     name: str
     inputs: tuple[tuple[str, TensorType], ...]
+    states: tuple[tuple[str, TensorType], ...]
     outputs: tuple[tuple[str, TensorType], ...]
     rows: tuple[Row, ...]
     sizes: Mapping[str, int]
@@ -60,8 +61,9 @@ def summarize(graph: Graph) -> Summary:
     rows = tuple(_row(node, twin, seen) for node, twin in zip(graph.nodes, bound.nodes, strict=True))
     outputs = tuple((name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True))
     activations = sum(value.type.nbytes for node in bound.nodes for value in node.outputs)
+    inputs, states = (tuple((value.name, value.type) for value in values) for values in (graph.inputs, graph.states.values()))
     return Summary(
-        graph.name, tuple((value.name, value.type) for value in graph.inputs), outputs, rows, sizes,
+        graph.name, inputs, states, outputs, rows, sizes,
         sum(value.type.nbytes for value in seen), activations, dict(graph.metadata),
     )  # fmt: skip
 

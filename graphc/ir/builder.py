@@ -81,7 +81,8 @@ class Builder:
             types = op.output_types(*(value.type for value in inputs))
         except GraphcError as error:
             raise error.at(str(self.source) if self.source is not UNKNOWN else f"{op.name} {label!r}") from error.__cause__
-        node = Node(label, op, inputs, self.source, self.origins)
+        own = op.bind({}) if op.bodies() else op  # sub-graphs belong to one node
+        node = Node(label, own, inputs, self.source, self.origins)
         for i, type in enumerate(types):
             hint = names[i] if i < len(names) and names[i] else label if i == 0 else f"{label}:{i}"
             value = self.graph.add_value(self.graph.fresh_name(hint), type, Kind.RESULT)
@@ -112,10 +113,17 @@ class Builder:
             self._evaluate(node)
         return self._known[value]
 
+    def assume(self, value: Value, known: Array | None) -> None:
+        """`known(value)` is this from now on: of an input of a sub-graph, what is known of the value that it stands for."""
+        self._known[value] = known
+
     def _evaluate(self, node: Node) -> None:
         from graphc.ops.movement import ShapeOf  # late: ops are built on this package
 
         results: Sequence[Array | None] = [None] * len(node.outputs)
+        if node.op.bodies():
+            self._known.update(dict.fromkeys(node.outputs))
+            return
         if isinstance(node.op, ShapeOf):
             results = [node.op.of(node.inputs[0].type.shape)]
         else:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphc.errors import ModelError
+from graphc.ir.graph import Graph
 from graphc.types.dtype import ALL
 from graphc.types.layout import Layout
 from graphc.types.shape import DimLike, parse_dim
@@ -16,7 +17,7 @@ from graphc.types.tensor import TensorType
 PLAIN_NAME = re.compile(r"[A-Za-z_0-9][\w.:/-]*")
 _TOKEN = re.compile(
     r'(?P<string>"(?:[^"\\]|\\.)*")|(?P<dim><[^<>]*>)|(?P<number>-?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|inf|nan)(?![\w.:/-]))'
-    r"|(?P<word>[A-Za-z_0-9][\w.:/-]*)|(?P<mark>[%=(){}\[\],:@])"
+    r"|(?P<word>[A-Za-z_0-9][\w.:/-]*)|(?P<mark>[%=(){}\[\],:@&])"
 )
 _BLANK = re.compile(r"\s*(?:#.*)?")  # a comment ends the line
 _LAYOUT = re.compile(r"(?P<base>plain|c[1-9][0-9]*)(?:\+(?P<halo>[0-9]+:[0-9]+(?:,[0-9]+:[0-9]+)*))?(?![\w:+])")
@@ -24,10 +25,11 @@ _DTYPES = {d.short: d for d in ALL}
 
 
 class Cursor:
-    """A position in a line. Whatever does not fit raises ModelError."""
+    """A position in a line. Whatever does not fit raises ModelError. `bodies`: the sub-graphs that have been read, by label."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, bodies: Mapping[str, Graph] | None = None) -> None:
         self.text = text
+        self._bodies = bodies or {}
         self._at = 0
         self._skip()
 
@@ -151,6 +153,11 @@ class Cursor:
             return tuple(self.items(")", self.literal))
         if token == "[":
             return self.items("]", self.literal)
+        if token == "&":
+            label = self.name()
+            if label not in self._bodies:
+                raise ModelError(f"the body {label!r} is used before it is defined")
+            return self._bodies[label]
         if token in ("true", "false"):
             return token == "true"
         if token in _DTYPES:

@@ -88,6 +88,12 @@ class Node:
         return value
 
     @property
+    def all_origins(self) -> tuple[str, ...]:
+        """Its own, and those of all that its op's sub-graphs hold or have held."""
+        inside = (origin for body in self.op.bodies() for origin in (*body.origins(), *body.eliminated))
+        return tuple(dict.fromkeys((*self.origins, *inside)))
+
+    @property
     def where(self) -> str:
         """For error messages: op, name and place."""
         place = f" ({self.source})" if self.source is not UNKNOWN else ""
@@ -107,6 +113,7 @@ class Graph:
         self.output_names: list[str] = []  # public names, parallel to outputs (a value may be returned twice)
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
+        self.trims: dict[str, tuple[int, str]] = {}  # output -> axis, and the output that says how many elements of it count
         self.updates: dict[Value, Value] = {}  # state -> its value after a run
         self.metadata: dict[str, str] = {}
         self.files: tuple[str, ...] = ()  # that the model refers to beside its own (external data), relative to its folder
@@ -130,13 +137,29 @@ class Graph:
         return symbols_of(dim for value in self.inputs for dim in value.type.shape)
 
     @property
+    def public_outputs(self) -> dict[str, Value]:
+        """The outputs that a caller gets: without those that only say how many elements of others count."""
+        hidden = {length for _, length in self.trims.values()}
+        return {name: value for name, value in zip(self.output_names, self.outputs, strict=True) if name not in hidden}
+
+    def trimmed(self, results: Mapping[str, Array]) -> dict[str, Array]:
+        """What a caller gets of the results by name: those that are longer than they count, cut."""
+        if not self.trims:
+            return dict(results)
+        hidden = {length for _, length in self.trims.values()}
+        found = {name: array for name, array in results.items() if name not in hidden}
+        for name, (axis, length) in self.trims.items():
+            found[name] = found[name][(slice(None),) * axis + (slice(int(results[length])),)].copy()
+        return found
+
+    @property
     def roots(self) -> list[Value]:
         """What must be computed: outputs and state updates."""
         return [*self.outputs, *self.updates.values()]
 
     def origins(self) -> list[str]:
-        """Every original node that some node stands for, in order, once."""
-        return list(dict.fromkeys(origin for node in self.nodes for origin in node.origins))
+        """Every original node that some node, also of a sub-graph, stands for, in order, once."""
+        return list(dict.fromkeys(origin for node in self.nodes for origin in node.all_origins))
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -167,6 +190,7 @@ class Graph:
     def set_outputs(self, outputs: Mapping[str, Value]) -> None:
         self.output_names = list(outputs)
         self.outputs = list(outputs.values())
+        self.trims = {name: trim for name, trim in self.trims.items() if name in outputs and trim[1] in outputs}
 
     # copies -----------------------------------------------------------------------------------------------------------------
 
@@ -194,7 +218,7 @@ class Graph:
                 new[value].layout = value.layout
                 twin.outputs.append(new[value])
             made.nodes.append(twin)
-        made.output_names = list(self.output_names)
+        made.output_names, made.trims = list(self.output_names), dict(self.trims)
         made.outputs = [new[value] for value in self.outputs]
         made.updates = {new[state]: new[value] for state, value in self.updates.items()}
         made._numbers = dict(self._numbers)  # the same edits give the same names in both

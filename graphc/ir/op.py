@@ -23,7 +23,7 @@ from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
     from graphc.ir.builder import Builder
-    from graphc.ir.graph import Node, Value
+    from graphc.ir.graph import Graph, Node, Value
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ElementFn = Callable[..., Expr]  # (index, ...) -> the value of the element there
@@ -91,6 +91,10 @@ class Op:
         """The same result from simpler ops, or None where the op is lowered itself."""
         return None
 
+    def bodies(self) -> tuple[Graph, ...]:
+        """The sub-graphs that the op runs (`graphc.ops.control`). They belong to the op of one graph: passes edit them in place."""
+        return ()
+
     # derived ----------------------------------------------------------------------------------------------------------------
 
     def output_types(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -112,10 +116,16 @@ class Op:
         return tuple(np.asarray(r) for r in (result if isinstance(result, tuple) else (result,)))
 
     def attributes(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        cls = type(self)
+        names = _attribute_names.get(cls)
+        if names is None:
+            names = _attribute_names[cls] = tuple(field.name for field in fields(cls))
+        return {name: getattr(self, name) for name in names}
 
     def bind(self, sizes: Mapping[str, DimLike]) -> Op:
         """The op with symbolic dims in its attributes replaced."""
+        if not sizes:
+            return self
         changed = {
             name: tuple(substitute(item, sizes) if isinstance(item, Dim) else item for item in value)
             for name, value in self.attributes().items()
@@ -131,6 +141,7 @@ class Op:
 
 OpClass = TypeVar("OpClass", bound=type[Op])
 _registry: dict[str, type[Op]] = {}
+_attribute_names: dict[type[Op], tuple[str, ...]] = {}
 
 
 def register(cls: OpClass) -> OpClass:

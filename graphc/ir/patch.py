@@ -69,9 +69,9 @@ class Patch:
         for name, value in list(self.graph.values.items()):
             if value.is_constant and not value.users and value not in self.graph.outputs and value not in self.graph.updates.values():
                 del self.graph.values[name]
-        carried = {origin for node in live for origin in node.origins}
+        carried = {origin for node in live for origin in node.all_origins}
         for node in dead:
-            for origin in node.origins:
+            for origin in node.all_origins:
                 if origin not in carried:
                     self.graph.eliminated.setdefault(origin, self.pass_name)
         return self.count

@@ -4,10 +4,12 @@ Grammar (one statement per line; `#` outside of a string starts a comment; names
 
     graph      = "graph" name { line }
     line       = "metadata" string string
+               | "body" label name { line } "end"             a sub-graph, before the node that it belongs to
                | "input" value ":" type
                | ("param" | "const" | "state") value ":" type "=" (literal | "@" digest)
                | value { "," value } "=" op "(" [ value { "," value } ] ")" [ attributes ] ":" type { "," type } { note }
-               | "output" name "=" value      | "update" value "=" value      | "eliminated" string string
+               | "output" name "=" value      | "trim" name int name        (output, axis, output that says how many count)
+               | "update" value "=" value      | "eliminated" string string
     note       = "node" name | "kernel" int | "algorithm" name | "layout" layout { "," layout } | "from" string { "," string }
                | "at" string "," int "," string "," string          (the source: file, line, node, operator)
     value      = "%" name
@@ -15,10 +17,11 @@ Grammar (one statement per line; `#` outside of a string starts a comment; names
     layout     = ("plain" | "c" int) [ "+" int ":" int { "," int ":" int } ]      e.g. c16+1:1,1:1
     attributes = "{" ident "=" literal { "," ident "=" literal } "}"
     literal    = int | float | "nan" | "inf" | "-inf" | "true" | "false" | string | dtype | "<" dim ">" | "(" { literal "," } ")"
-               | "[" ... "]" (nested lists, of const data)
+               | "[" ... "]" (nested lists, of const data) | "&" label (of a body)
 
 Data of more than 16 elements, and NaNs with a payload, are not in the text: a digest of the bytes names them, and the parser is given
-the arrays as `data[name]`. A graph that was parsed holds the invariants that `verify` checks.
+the arrays as `data[name]`, in a body as `data["label/name"]`. Labels are distinct in all of the text. A graph that was parsed holds the
+invariants that `verify` checks.
 """
 
 from __future__ import annotations
@@ -56,29 +59,36 @@ def print_graph(graph: Graph, *, machine: bool = True) -> str:
 
 def graph_data(graph: Graph) -> dict[str, Array]:
     """What the text leaves out: the data of large leaves by name."""
-    return {v.name: v.data for v in graph.values.values() if v.data is not None and not _is_inline(v.data)}
+    return dict(_all_data(graph, "", ""))
+
+
+def _all_data(graph: Graph, place: str, prefix: str) -> Iterator[tuple[str, Array]]:
+    for value in graph.values.values():
+        if value.data is not None and not _is_inline(value.data):
+            yield f"{place}{value.name}", value.data
+    for body, label in _labels(graph, prefix).items():
+        yield from _all_data(body, f"{label}/", f"{label}.")
+
+
+def _labels(graph: Graph, prefix: str) -> dict[Graph, str]:
+    """The bodies of a graph's nodes -> how the text calls them."""
+    bodies = [body for node in graph.nodes for body in node.op.bodies()]
+    return {body: f"{prefix}b{number}" for number, body in enumerate(bodies)}
 
 
 def parse_graph(text: str, data: Mapping[str, Array] | None = None) -> Graph:
     """The inverse of `print_graph`. Raises a GraphcError (ModelError, mostly) that names the line for text that is not a graph."""
-    graph: Graph | None = None
+    reader = _Reader(data or {})
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            cursor = Cursor(line)
-            if graph is None and cursor.more():
-                cursor.expect("graph")
-                graph = Graph(cursor.name())
-            elif graph is not None and cursor.more():
-                _statement(graph, cursor, data or {})
-            cursor.end()
+            reader.read(Cursor(line, reader.bodies))
         except GraphcError as error:
             if not error.where.startswith("line "):
                 error.where = f"line {number}: {error.where}" if error.where else f"line {number}"
             raise
         except _BROKEN as error:
             raise ModelError(f"not understood: {line.strip()[:120]!r} ({error})", where=f"line {number}") from error
-    if graph is None:
-        raise ModelError("the text of a graph starts with: graph NAME", where="line 1")
+    graph = reader.graph()
     verify(graph)
     return graph
 
@@ -86,8 +96,10 @@ def parse_graph(text: str, data: Mapping[str, Array] | None = None) -> Graph:
 # printing -------------------------------------------------------------------------------------------------------------------
 
 
-def _lines(graph: Graph, machine: bool) -> Iterator[str]:
-    yield f"graph {_name(graph.name)}"
+def _lines(graph: Graph, machine: bool, prefix: str = "") -> Iterator[str]:
+    labels = _labels(graph, prefix)
+    if not prefix:
+        yield f"graph {_name(graph.name)}"
     for key, text in graph.metadata.items():
         yield f"metadata {json.dumps(key)} {json.dumps(text)}"
     for value in graph.inputs:
@@ -96,19 +108,26 @@ def _lines(graph: Graph, machine: bool) -> Iterator[str]:
         if value.producer is None and value.kind is not Kind.INPUT:
             yield f"{value.kind.value} {_value(value)} : {value.type} = {_data(value)}"
     for node in graph.nodes:
-        yield _node(node, machine)
+        for body in node.op.bodies():
+            yield f"body {labels[body]} {_name(body.name)}"
+            yield from (f"  {line}" for line in _lines(body, machine, f"{labels[body]}."))
+            yield "end"
+        yield _node(node, machine, labels)
     for name, value in zip(graph.output_names, graph.outputs, strict=True):
         yield f"output {_name(name)} = {_value(value)}"
+    for name, (axis, length) in graph.trims.items():
+        yield f"trim {_name(name)} {axis} {_name(length)}"
     for state, value in graph.updates.items():
         yield f"update {_value(state)} = {_value(value)}"
     for origin, reason in graph.eliminated.items():
         yield f"eliminated {json.dumps(origin)} {json.dumps(reason)}"
 
 
-def _node(node: Node, machine: bool) -> str:
+def _node(node: Node, machine: bool, labels: Mapping[Graph, str]) -> str:
     outputs = ", ".join(_value(value) for value in node.outputs)
     inputs = ", ".join(_value(value) for value in node.inputs)
-    attributes = ", ".join(f"{key}={_literal(value)}" for key, value in node.op.attributes().items())
+    given = node.op.attributes().items()
+    attributes = ", ".join(f"{key}={f'&{labels[value]}' if isinstance(value, Graph) else _literal(value)}" for key, value in given)
     text = f"{outputs} = {node.op.name}({inputs})" + (f" {{{attributes}}}" if attributes else "")
     text += " : " + ", ".join(str(value.type) for value in node.outputs)
     if node.name != node.outputs[0].name:
@@ -183,7 +202,42 @@ def _literal(value: Any) -> str:
 # parsing --------------------------------------------------------------------------------------------------------------------
 
 
-def _statement(graph: Graph, cursor: Cursor, data: Mapping[str, Array]) -> None:
+class _Reader:
+    """The graphs that are open, the innermost last, with their labels; `bodies`: those that are closed, by label."""
+
+    def __init__(self, data: Mapping[str, Array]) -> None:
+        self.bodies: dict[str, Graph] = {}
+        self._data = data
+        self._open: list[tuple[str, Graph]] = []
+
+    def read(self, cursor: Cursor) -> None:
+        """One line."""
+        if not self._open and cursor.more():
+            cursor.expect("graph")
+            self._open.append(("", Graph(cursor.name())))
+        elif cursor.accept("body"):
+            label = cursor.name()
+            _once(label in self.bodies or any(label == known for known, _ in self._open), f"the body {label!r}")
+            self._open.append((label, Graph(cursor.name())))
+        elif cursor.accept("end"):
+            label, body = self._open.pop()
+            if not label:
+                raise ModelError("an end without a body")
+            self.bodies[label] = body
+        elif cursor.more():
+            label, graph = self._open[-1]
+            _statement(graph, cursor, self._data, f"{label}/" if label else "")
+        cursor.end()
+
+    def graph(self) -> Graph:
+        if not self._open:
+            raise ModelError("the text of a graph starts with: graph NAME", where="line 1")
+        if len(self._open) > 1:
+            raise ModelError(f"the body {self._open[-1][0]!r} lacks its end")
+        return self._open[0][1]
+
+
+def _statement(graph: Graph, cursor: Cursor, data: Mapping[str, Array], place: str) -> None:
     word = cursor.peek()
     if word == "%":
         _parse_node(graph, cursor)
@@ -200,6 +254,10 @@ def _statement(graph: Graph, cursor: Cursor, data: Mapping[str, Array]) -> None:
         cursor.expect("=")
         graph.outputs.append(_use(graph, cursor))
         graph.output_names.append(name)
+    elif word == "trim":
+        name = cursor.name()
+        _once(name in graph.trims, f"the trim of {name!r}")
+        graph.trims[name] = (cursor.integer(), cursor.name())
     elif word == "update":
         state = _use(graph, cursor)
         _once(state in graph.updates, f"the update of {state.name!r}")
@@ -209,7 +267,7 @@ def _statement(graph: Graph, cursor: Cursor, data: Mapping[str, Array]) -> None:
         name = cursor.value_name()
         cursor.expect(":")
         type = cursor.type()
-        graph.add_value(name, type, _LEAVES[word], None if word == "input" else _parse_data(name, type, cursor, data))
+        graph.add_value(name, type, _LEAVES[word], None if word == "input" else _parse_data(place + name, type, cursor, data))
     else:
         raise ModelError(f"unknown statement {word!r}", hint="see the grammar in graphc.ir.text")
 

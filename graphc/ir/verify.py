@@ -1,7 +1,7 @@
 """verify: the invariants of a graph (see `graphc.ir.graph`), each checked plainly. Run after every pass when GRAPHC_VERIFY=1.
 
 Beyond those: leaves lie plain; output names are distinct; the nodes of a kernel store one value, which another kernel or the caller
-reads; an update has the type of its state.
+reads; an update has the type of its state; sub-graphs hold the same invariants, and have neither parameters nor state.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections import Counter
 
 from graphc.errors import GraphcError, VerifyError
 from graphc.ir.graph import Graph, Kind, Node, Value
+from graphc.types.dtype import i64
 from graphc.types.layout import PLAIN
+from graphc.types.tensor import TensorType
 
 
 def verify(graph: Graph) -> None:
@@ -81,13 +83,29 @@ def _check_node(graph: Graph, node: Node, defined: set[Value]) -> None:
         types = node.op.output_types(*(value.type for value in node.inputs))
     except GraphcError as error:
         raise VerifyError(f"has inputs that its op refuses: {error}", where=node.where) from error
+    for body in node.op.bodies():
+        _check_body(node, body)
     inferred, found = (", ".join(map(str, t)) for t in (types, [value.type for value in node.outputs]))
     _check(types == tuple(value.type for value in node.outputs), node.where, f"infers {inferred}, has {found}")
+
+
+def _check_body(node: Node, body: Graph) -> None:
+    try:
+        verify(body)
+    except VerifyError as error:
+        raise VerifyError(error.reason, where=f"{node.where}, in its body: {error.where}") from error
+    leaves = (value for value in body.values.values() if value.kind in (Kind.PARAMETER, Kind.STATE))
+    names = ", ".join(repr(value.name) for value in leaves) or ("an update" if body.updates else "")
+    _check(not names, node.where, f"has a body with {names} of its own: parameters and state belong to the graph, and are captured")
 
 
 def _check_roots(graph: Graph, defined: set[Value]) -> None:
     _check(len(graph.outputs) == len(graph.output_names), graph.name, "has outputs without names, or names without outputs")
     _check(len(set(graph.output_names)) == len(graph.output_names), graph.name, f"has an output name twice: {graph.output_names}")
+    for name, (axis, length) in graph.trims.items():
+        types = {n: value.type for n, value in zip(graph.output_names, graph.outputs, strict=True)}
+        fits = name in types and length in types and 0 <= axis < types[name].rank and types[length] == TensorType(i64, ())
+        _check(fits, graph.name, f"trims {name!r} along axis {axis} by {length!r}")
     for value in graph.roots:
         _check(value in defined, value.name, "is an output that nothing computes")
     for state, update in graph.updates.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 
 from graphc.kernel.expr import Expr, index, rebuild, substitute, to_text, walk
@@ -57,6 +58,7 @@ def canonical(spec: SpecT) -> SpecT:
     return spec
 
 
+@lru_cache(maxsize=1024)
 def _nest(nest: Nest) -> Nest:
     axes = tuple(index(f"i{k}", axis.extent) for k, axis in enumerate(nest.axes))
     names = dict(zip(nest.axes, axes, strict=True))
@@ -67,6 +69,7 @@ def _nest(nest: Nest) -> Nest:
     return Nest(axes, stores)
 
 
+@lru_cache(maxsize=1024)
 def _epilogue(epilogue: Epilogue) -> Epilogue:
     axes = tuple(index(f"i{k}", axis.extent) for k, axis in enumerate(epilogue.index))
     return replace(epilogue, index=axes, value=_expr(epilogue.value, dict(zip(epilogue.index, axes, strict=True)), Simplifier()))

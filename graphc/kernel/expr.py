@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from threading import RLock
 from typing import Any, Union
 from weakref import WeakValueDictionary
@@ -49,16 +49,18 @@ COMBINERS = ("sum", "max", "min", "prod", "any", "all")
 _interned: WeakValueDictionary[tuple[object, ...], Expr] = WeakValueDictionary()
 _interning = RLock()
 _fresh = count()
+_KEPT = 256  # nodes of a tree that keeps its order
 
 
 class Expr:
     """One node. Never constructed directly: see the functions below."""
 
-    __slots__ = ("__weakref__", "args", "attr", "dtype", "fn")
+    __slots__ = ("__weakref__", "args", "attr", "below", "dtype", "fn")
     fn: str
     dtype: DType
     args: tuple[Expr, ...]
     attr: Any
+    below: tuple[Expr, ...] | None  # see `walk`
 
     def __new__(cls, fn: str, dtype: DType, args: tuple[Expr, ...] = (), attr: Any = None) -> Expr:
         key = (fn, dtype.name, args, repr(attr))
@@ -68,7 +70,7 @@ class Expr:
                 found = _interned.get(key)
                 if found is None:
                     found = super().__new__(cls)
-                    found.fn, found.dtype, found.args, found.attr = fn, dtype, args, attr
+                    found.fn, found.dtype, found.args, found.attr, found.below = fn, dtype, args, attr, None
                     _interned[key] = found
         return found
 
@@ -243,6 +245,21 @@ def reduce(combiner: str, extents: Iterable[int], body: Callable[..., Expr]) -> 
 
 def walk(*roots: Expr) -> Iterator[Expr]:
     """Every distinct node below the roots, operands first."""
+    if len(roots) == 1:
+        (root,) = roots
+        return chain(root.below if root.below is not None else _below(root), (root,))
+    return _walk_all(roots)
+
+
+def _below(root: Expr) -> tuple[Expr, ...]:
+    """What `walk` gives before the root itself; small trees keep it, because they are walked again and again."""
+    below = tuple(_walk_all((root,)))[:-1]
+    if len(below) <= _KEPT:
+        root.below = below
+    return below
+
+
+def _walk_all(roots: Sequence[Expr]) -> Iterator[Expr]:
     seen: set[Expr] = set()
     stack: list[Expr | None] = list(reversed(roots))
     above: list[Expr] = []  # nodes whose operands are on the stack, above a None

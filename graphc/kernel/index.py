@@ -65,18 +65,41 @@ def _natural(atom: Expr) -> tuple[tuple[int, int, str], ...]:
     return (head, *((int(p), 0, "") if k % 2 else (0, 1, p) for k, p in enumerate(parts)))
 
 
-class Simplifier:
-    """Simplification with a memory of what was done: use one object for many expressions that share nodes."""
+class _Memory:
+    """What simplifiers have found: of a node alone, so it holds for every expression that contains it."""
+
+    MOST = 1 << 15  # nodes; then it starts afresh
 
     def __init__(self) -> None:
-        self._done: dict[Expr, Expr] = {}
-        self._affine: dict[Expr, Affine] = {}
-        self._bounds: dict[Expr, Range] = {}
+        self.done: dict[Expr, Expr] = {}
+        self.affine: dict[Expr, Affine] = {}
+        self.bounds: dict[Expr, Range] = {}
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.done) + len(self.affine) + len(self.bounds) >= self.MOST
+
+
+_memory = _Memory()
+
+
+class Simplifier:
+    """Simplification with a memory of what was done, which all simplifiers of the process share: layers of a network resemble each other.
+
+    Threads may use it at once: what two of them find out about a node is the same.
+    """
+
+    def __init__(self) -> None:
+        global _memory
+        if _memory.is_full:
+            _memory = _Memory()
+        self._done, self._affine, self._bounds = _memory.done, _memory.affine, _memory.bounds
 
     def simplify(self, root: Expr) -> Expr:
-        for node in walk(root):
-            if node not in self._done:
-                self._done[node] = self._node(node)
+        if root not in self._done:
+            for node in walk(root):
+                if node not in self._done:
+                    self._done[node] = self._node(node)
         return self._done[root]
 
     def _node(self, node: Expr) -> Expr:

@@ -2,6 +2,7 @@
 
 from graphc.ops import (
     activations,
+    control,
     conv,
     conv_weight,
     gather,
@@ -21,12 +22,14 @@ from graphc.ops import (
     recurrent_mask,
     reduce,
     resize,
+    sampling,
     scatter,
     sort,
 )
 
 __all__ = [
-    "activations", "conv", "conv_weight", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm", "norm_training",
-    "pointwise", "pool", "pool_spread", "random", "recurrent", "recurrent_grad", "recurrent_mask", "reduce", "resize",
+    "activations", "control", "conv", "conv_weight", "gather", "grid_sample", "interleave", "loss", "matmul", "movement", "norm",
+    "norm_training", "pointwise", "pool", "pool_spread", "random", "recurrent", "recurrent_grad", "recurrent_mask", "reduce", "resize",
+    "sampling",
     "scatter", "sort",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from graphc.ops.movement import Reshape
 from graphc.ops.pointwise import op
 from graphc.ops.reduce import Reduce
 from graphc.ops.softmax import LogSoftmax
+from graphc.types.dtype import bool_
 from graphc.types.shape import DimLike, static
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -23,72 +24,86 @@ REDUCTIONS = ("none", "mean", "sum")
 
 def softmax_cross_entropy(
     builder: Builder, scores: Value, labels: Value, weights: Value | None = None, ignore_index: int | None = None, reduction: str = "mean",
-    label_smoothing: float = 0.0,
+    label_smoothing: float = 0.0, axis: int = 1, mask: Value | None = None,
 ) -> tuple[Value, Value]:  # fmt: skip
     """(loss, log probabilities) of class scores (N, C, d1, ...) and integer labels (N, d1, ...). ONNX SoftmaxCrossEntropyLoss.
 
-    The log probabilities are log_softmax of the scores over axis 1; the loss is `nll_loss` of them. label_smoothing: see `label_losses`.
+    The log probabilities are log_softmax of the scores over the classes; the loss is `nll_loss` of them. The rest: see `label_losses`.
     """
-    log_prob = builder.add(LogSoftmax(axis=1), scores)
-    losses, weight = label_losses(builder, log_prob, labels, weights, ignore_index, label_smoothing)
+    log_prob = builder.add(LogSoftmax(axis=class_axis(axis, scores)), scores)
+    losses, weight = label_losses(builder, log_prob, labels, weights, ignore_index, label_smoothing, axis, mask)
     return weighted(builder, losses, weight, reduction), log_prob
 
 
 def nll_loss(
-    builder: Builder, log_prob: Value, labels: Value, weights: Value | None = None, ignore_index: int | None = None, reduction: str = "mean"
-) -> Value:
+    builder: Builder, log_prob: Value, labels: Value, weights: Value | None = None, ignore_index: int | None = None,
+    reduction: str = "mean", axis: int = 1, mask: Value | None = None,
+) -> Value:  # fmt: skip
     """Negative log likelihood: loss = -w[label] * log_prob[n, label, ...]. ONNX NegativeLogLikelihoodLoss.
 
     log_prob (N, C, d1, ...) float; labels (N, d1, ...) integer; weights (C,) or None (all 1). w is 0 where label == ignore_index.
     reduction none: (N, d1, ...); sum; mean: the sum divided by the sum of w (by the count, without weights and ignore_index).
     """
-    losses, weight = label_losses(builder, log_prob, labels, weights, ignore_index)
+    losses, weight = label_losses(builder, log_prob, labels, weights, ignore_index, axis=axis, mask=mask)
     return weighted(builder, losses, weight, reduction)
 
 
 def label_losses(
     builder: Builder, log_prob: Value, labels: Value, weights: Value | None = None, ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
+    label_smoothing: float = 0.0, axis: int = 1, mask: Value | None = None,
 ) -> tuple[Value, Value | None]:  # fmt: skip
     """The loss of each label and its weight w[label] in the mean (None: 1), both (N, d1, ...); the loss has the weight in it already.
 
     label_smoothing s: (1 - s) times the loss of the label plus s / C times the weighted losses of all classes, as PyTorch's
-    CrossEntropyLoss has it; Szegedy et al. 2016, arXiv:1512.00567, section 7.
+    CrossEntropyLoss has it; Szegedy et al. 2016, arXiv:1512.00567, section 7. axis: of the classes in log_prob, at least 1 or from the
+    end: -1 for sequences (N, T, C). mask: bool of the labels' leading axes, false where the label counts for nothing.
     """
-    _check_labels(log_prob, labels)
-    mask = _one_hot(builder, log_prob, labels)
+    axis = class_axis(axis, log_prob)
+    _check_labels(log_prob, labels, axis)
+    hot = _one_hot(builder, log_prob, labels, axis)
     a = Arithmetic(builder)
-    losses = a("neg", _pick(builder, mask, log_prob))
-    weight = None if weights is None else _label_weights(builder, log_prob, mask, weights)
+    losses = a("neg", _pick(builder, hot, log_prob, axis))
+    weight = None if weights is None else _pick(builder, hot, _class_column(builder, log_prob, weights, axis), axis)
     losses = losses if weight is None else a("mul", losses, weight)
     if label_smoothing:
-        spread = log_prob if weights is None else a("mul", log_prob, _class_column(builder, log_prob, weights))
-        (classes,) = static((log_prob.type.shape[1],))
-        every = a("mul", a.reduce("sum", spread, (1,), keepdims=False), -label_smoothing / classes)
+        spread = log_prob if weights is None else a("mul", log_prob, _class_column(builder, log_prob, weights, axis))
+        (classes,) = static((log_prob.type.shape[axis],))
+        every = a("mul", a.reduce("sum", spread, (axis,), keepdims=False), -label_smoothing / classes)
         losses = a("add", a("mul", losses, 1.0 - label_smoothing), every)
     if ignore_index is not None:
         ignored = builder.add(op("equal"), labels, builder.constant(ignore_index, labels.type.dtype))
         weight = a("where", ignored, 0.0, weight if weight is not None else a.ones(log_prob))
         losses = a("where", ignored, 0.0, losses)  # a product alone would make an ignored -inf NaN
-    return losses, weight
+    return (losses, weight) if mask is None else masked(builder, losses, weight, mask)
+
+
+def masked(builder: Builder, losses: Value, weight: Value | None, mask: Value) -> tuple[Value, Value]:
+    """The losses and their weights (None: 1), both 0 where the mask is false: bool of the losses' leading axes."""
+    a, shape = Arithmetic(builder), losses.type.shape
+    if mask.type.dtype != bool_ or mask.type.shape != shape[: mask.type.rank]:
+        raise ShapeError(f"the mask {mask.type} does not fit losses {losses.type}", hint="bool, of the losses' leading axes")
+    mask = a.reshape(mask, (*mask.type.shape, *(1 for _ in shape[mask.type.rank :])))
+    ones = a.expand(a.ones(losses), shape) if weight is None else weight
+    return tuple(a("where", mask, value, 0.0) for value in (losses, ones))  # type: ignore[return-value]
 
 
 def probability_losses(
-    builder: Builder, log_prob: Value, target: Value, weights: Value | None = None, label_smoothing: float = 0.0
+    builder: Builder, log_prob: Value, target: Value, weights: Value | None = None, label_smoothing: float = 0.0, axis: int = 1
 ) -> Value:
     """-sum over c of w[c] t[n, c, ...] log_prob[n, c, ...]: (N, d1, ...); the target t (N, C, d1, ...) is moved towards 1/C.
 
-    PyTorch CrossEntropyLoss with class probabilities as the target.
+    PyTorch CrossEntropyLoss with class probabilities as the target. axis: of the classes.
     """
+    axis = class_axis(axis, log_prob)
     if target.type.shape != log_prob.type.shape:
         raise ShapeError(f"class scores {log_prob.type} need probabilities of their shape, got {target.type}")
     a = Arithmetic(builder)
     if label_smoothing:
-        (classes,) = static((log_prob.type.shape[1],))
+        (classes,) = static((log_prob.type.shape[axis],))
         target = a("add", a("mul", target, 1.0 - label_smoothing), label_smoothing / classes)
     if weights is not None:
-        target = a("mul", target, _class_column(builder, log_prob, weights))
-    return a("neg", a.reduce("sum", a("mul", target, log_prob), (1,), keepdims=False))
+        target = a("mul", target, _class_column(builder, log_prob, weights, axis))
+    return a("neg", a.reduce("sum", a("mul", target, log_prob), (axis,), keepdims=False))
 
 
 def weighted(builder: Builder, losses: Value, weight: Value | None, reduction: str) -> Value:
@@ -165,42 +180,47 @@ def reduced(builder: Builder, loss: Value, reduction: str) -> Value:
     return builder.add(Reduce(reduction, tuple(range(loss.type.rank)), keepdims=False), loss)
 
 
-def _check_labels(log_prob: Value, labels: Value) -> None:
+def class_axis(axis: int, scores: Value) -> int:
+    """The axis of the classes counted from 0. Raises AttributeValueError for the batch's or one that is not there."""
+    rank = scores.type.rank
+    at = axis + rank if axis < 0 else axis
+    if rank >= 2 and not 1 <= at < rank:
+        raise AttributeValueError(f"axis {axis} of class scores {scores.type}", hint="1 for (N, C, ...), -1 for (N, T, C)")
+    return at
+
+
+def _check_labels(log_prob: Value, labels: Value, axis: int) -> None:
     shape = log_prob.type.shape
-    if len(shape) < 2 or labels.type.shape != (shape[0], *shape[2:]):
-        raise ShapeError(f"class scores (N, C, d1, ...) need labels (N, d1, ...), got {log_prob.type} and {labels.type}")
+    if len(shape) < 2 or labels.type.shape != (*shape[:axis], *shape[axis + 1 :]):
+        reason = f"class scores (N, C, d1, ...) need labels (N, d1, ...), got {log_prob.type} and {labels.type}"
+        raise ShapeError(reason if axis == 1 else f"{reason}, classes along axis {axis}")
     if not labels.type.dtype.is_int:
         raise TypeMismatchError(f"labels must be integers, got {labels.type.dtype}", hint="pass class numbers, not one-hot rows")
 
 
-def _one_hot(builder: Builder, log_prob: Value, labels: Value) -> Value:
-    """(N, C, d1, ...) bool: label == class number."""
-    (classes,) = static((log_prob.type.shape[1],))
-    numbers = np.arange(classes).reshape((1, classes) + (1,) * (log_prob.type.rank - 2))
-    column = builder.add(Reshape(_with_class_axis(labels)), labels)
+def _one_hot(builder: Builder, log_prob: Value, labels: Value, axis: int) -> Value:
+    """Bool of the shape of log_prob: label == class number."""
+    (classes,) = static((log_prob.type.shape[axis],))
+    numbers = np.arange(classes).reshape(_column(log_prob, classes, axis))
+    column = builder.add(Reshape((*labels.type.shape[:axis], 1, *labels.type.shape[axis:])), labels)
     return builder.add(op("equal"), column, builder.constant(numbers, labels.type.dtype, "classes"))
 
 
-def _with_class_axis(labels: Value) -> tuple[DimLike, ...]:
-    return (labels.type.shape[0], 1, *labels.type.shape[1:])
-
-
-def _pick(builder: Builder, mask: Value, table: Value) -> Value:
+def _pick(builder: Builder, hot: Value, table: Value, axis: int) -> Value:
     """The entry of `table` (broadcast to the mask) at each label: (N, d1, ...)."""
-    return builder.add(Reduce("sum", (1,), keepdims=False), builder.add(op("where"), mask, table, _scalar(builder, table, 0)))
+    return builder.add(Reduce("sum", (axis,), keepdims=False), builder.add(op("where"), hot, table, _scalar(builder, table, 0)))
 
 
-def _label_weights(builder: Builder, log_prob: Value, mask: Value, weights: Value) -> Value:
-    """weights[label]: (N, d1, ...)."""
-    return _pick(builder, mask, _class_column(builder, log_prob, weights))
-
-
-def _class_column(builder: Builder, log_prob: Value, weights: Value) -> Value:
+def _class_column(builder: Builder, log_prob: Value, weights: Value, axis: int) -> Value:
     """One weight per class, (1, C, 1, ...)."""
-    classes = log_prob.type.shape[1]
+    classes = log_prob.type.shape[axis]
     if weights.type.shape != (classes,):
         raise ShapeError(f"one weight per class expected, [{classes}], got {weights.type}")
-    return builder.add(Reshape((1, classes) + (1,) * (log_prob.type.rank - 2)), weights)
+    return builder.add(Reshape(_column(log_prob, classes, axis)), weights)
+
+
+def _column(log_prob: Value, classes: DimLike, axis: int) -> tuple[DimLike, ...]:
+    return (*(1 for _ in range(axis)), classes, *(1 for _ in range(axis + 1, log_prob.type.rank)))
 
 
 def _scalar(builder: Builder, like: Value, number: float) -> Value:

@@ -10,7 +10,7 @@ from graphc.passes.base import Context
 def run(graph: Graph, context: Context) -> int:
     patch = Patch(graph, "eliminate-common")
     seen: dict[tuple[object, ...], Node] = {}
-    for node in list(graph.nodes):
+    for node in [node for node in graph.nodes if not node.op.bodies()]:
         key = (repr(node.op), *(id(value) for value in node.inputs))  # repr tells -0.0 from 0.0 and NaN equal to itself
         first = seen.setdefault(key, node)
         if first is not node:

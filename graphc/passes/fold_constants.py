@@ -17,7 +17,7 @@ def run(graph: Graph, context: Context) -> int:
     patch = Patch(graph, "fold-constants")
     limit = LIMIT.get()
     for node in list(graph.nodes):
-        if not all(is_static(value.type.shape) for value in node.outputs):
+        if not all(is_static(value.type.shape) for value in node.outputs) or node.op.bodies():
             continue
         results: tuple[Array, ...]
         if node.op.name == "shape" and is_static(node.inputs[0].type.shape):

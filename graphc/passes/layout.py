@@ -19,7 +19,7 @@ from graphc.kernel.choose import ALGORITHMS
 from graphc.ops.conv import Conv
 from graphc.ops.conv_weight import ConvWeightGradient
 from graphc.ops.pointwise import op
-from graphc.passes.anchors import anchor_family, is_dense
+from graphc.passes.anchors import WHOLE, anchor_family, is_dense
 from graphc.passes.base import Context
 from graphc.source import UNKNOWN
 from graphc.target import Target
@@ -96,9 +96,9 @@ def _has_fixed_layout(x: Value, graph: Graph, groups: dict[Node, list[Node]]) ->
 
 
 def _copy_for_products(patch: Patch) -> None:
-    """Matrix products and recurrent layers read dense row-major memory."""
+    """Matrix products, recurrent layers and control flow read dense row-major memory."""
     for node in list(patch.graph.nodes):
-        if anchor_family(node) in ("contract", "recurrent") and any(x.layout != PLAIN for x in node.inputs):
+        if anchor_family(node) in ("contract", *WHOLE) and any(x.layout != PLAIN for x in node.inputs):
             plain = [_copy(patch, x, node, "unpack") if x.layout != PLAIN else x for x in node.inputs]
             patch.set_inputs(node, plain)
     patch.commit()

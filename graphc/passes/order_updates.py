@@ -32,10 +32,12 @@ class _Order:
         self._number = {node: number for number, kernel in enumerate(self._kernels) for node in kernel}
         self._roots = set(graph.roots)
         self._reads = [self._inputs(number) for number in range(len(self._kernels))]
-        self._users: dict[Value, set[int]] = {}
+        self._users: dict[Value, list[int]] = {}
         for number, values in enumerate(self._reads):
             for value in values:
-                self._users.setdefault(value, set()).add(number)
+                self._users.setdefault(value, []).append(number)
+        self._waiting = {value: len(users) for value, users in self._users.items()}  # users that have not run
+        self._takes = [sum(value.type.nbytes for value in self._stored(number)) for number in range(len(self._kernels))]
         updates = ((state, value.producer) for state, value in graph.updates.items())
         self._state = {self._number[maker]: state for state, maker in updates if maker is not None}  # kernel -> what it replaces
         self._writer = {state: number for number, state in self._state.items()}
@@ -68,6 +70,8 @@ class _Order:
             if top not in self._done:
                 self._done.add(top)
                 self._ordered += self._kernels[top]
+                for value in self._reads[top]:
+                    self._waiting[value] -= 1
                 gains = {other: self._gain(other) for other in sorted(self._touched(top), reverse=True)}
                 pending += sorted((other for other in gains if gains[other] >= 0), key=gains.__getitem__)
 
@@ -86,14 +90,14 @@ class _Order:
         """The bytes that are free afterwards and were not before, below 0 where it takes more; -1 where it cannot run yet."""
         if number in self._done or self._overwrites_read(number) or self._missing(number):
             return -1
-        inner = (value for value in self._reads[number] if value.producer is not None and value not in self._roots)
-        freed = sum(value.type.nbytes for value in inner if self._users[value] - {number} <= self._done)
-        return freed - sum(value.type.nbytes for value in self._stored(number))
+        last = (value for value in self._reads[number] if self._waiting[value] == 1)  # this one has not run
+        freed = sum(value.type.nbytes for value in last if value.producer is not None and value not in self._roots)
+        return freed - self._takes[number]
 
     def _overwrites_read(self, number: int) -> bool:
         """Whether it replaces a state that others have yet to read."""
         state = self._state.get(number)
-        return state is not None and not self._users.get(state, set()) - {number} <= self._done
+        return state is not None and self._waiting.get(state, 0) > (state in self._reads[number])
 
     def _inputs(self, number: int) -> list[Value]:
         read = dict.fromkeys(value for node in self._kernels[number] for value in node.inputs)
@@ -102,4 +106,4 @@ class _Order:
     def _stored(self, number: int) -> list[Value]:
         """In the arena, when it has run."""
         made = (value for node in self._kernels[number] for value in node.outputs)
-        return [value for value in made if value not in self._roots and self._users.get(value, set()) - {number}]
+        return [value for value in made if value in self._users and value not in self._roots]

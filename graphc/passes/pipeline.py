@@ -11,6 +11,7 @@ from graphc.knobs import knob
 from graphc.passes import (
     algorithm,
     canonicalize,
+    capture_constants,
     compress_weights,
     cse,
     dce,
@@ -19,11 +20,13 @@ from graphc.passes import (
     fold_constants,
     fuse,
     fuse_depthwise,
+    hoist_products,
     layout,
     order_updates,
     recompute,
     repeat_cheap,
     scale_weights,
+    trim_loops,
     widen_half,
 )
 from graphc.passes.base import Context, Pass
@@ -33,12 +36,16 @@ Observer = Callable[[Pass, Graph, int], None]
 
 PORTABLE: tuple[Pass, ...] = (
     Pass("fold-constants", "shape arithmetic disappears before anything looks at the graph", fold_constants.run),
+    Pass("capture-constants", "a loop that holds its constants folds, packs and fuses with them as any graph", capture_constants.run),
     Pass("canonicalize", "one way to write each thing, so that later rules match", canonicalize.run),
     Pass("decompose", "ops that are defined by simpler ops", decompose.run),
     Pass("widen-half", "float16 is computed in float32; before folding, so that constants are widened once", widen_half.run),
     Pass("refold-constants", "decomposition leaves constant weights to flip, transpose and reshape", fold_constants.run),
+    Pass("recapture-constants", "what has become constant by now", capture_constants.run),
     Pass("fold-batchnorm", "scales and shifts move into the weights of convolutions before common nodes are merged", fold_affine.run),
     Pass("recanonicalize", "what folding left: identities, chains of reshapes", canonicalize.run),
+    Pass("trim-loops", "what a loop carries and stacks for nobody, before products are looked for", trim_loops.run),
+    Pass("hoist-products", "while a loop's products are nodes of their own, and before equal ones are merged", hoist_products.run),
     Pass("eliminate-common", "equal nodes once", cse.run),
     Pass("eliminate-dead", "nothing that no output needs", dce.run),
 )
@@ -63,7 +70,7 @@ def run_passes(graph: Graph, passes: Sequence[Pass], context: Context, observe: 
     for step in passes:
         before = accounted(graph) if VERIFY.get() else set()
         try:
-            count = step.run(graph, context)
+            count = _run(step, graph, context)
             if VERIFY.get():
                 verify(graph)
                 _check_origins(graph, before)
@@ -78,6 +85,12 @@ def run_passes(graph: Graph, passes: Sequence[Pass], context: Context, observe: 
         if observe:
             observe(step, graph, count)
     return graph
+
+
+def _run(step: Pass, graph: Graph, context: Context) -> int:
+    """On the graph, then on the sub-graphs that its nodes have by then."""
+    count = step.run(graph, context)
+    return count + sum(_run(step, body, context) for node in list(graph.nodes) for body in node.op.bodies())
 
 
 def _check_origins(graph: Graph, before: set[str]) -> None:

@@ -23,6 +23,9 @@ def run(graph: Graph, context: Context) -> int:
     for node in list(graph.nodes):
         if all(value.type.dtype != f16 for value in (*node.inputs, *node.outputs)) or _rounds(node):
             continue
+        if node.op.bodies():  # which are widened inside, and take what they are declared to take
+            patch.set_inputs(node, [_narrow(patch, value, wide) for value in node.inputs])
+            continue
         changes = {f.name: f32 for f in fields(node.op) if getattr(node.op, f.name) == f16}
         op = replace(node.op, **changes) if changes else node.op
         patch.builder.source, patch.builder.origins = node.source, node.origins
@@ -33,9 +36,16 @@ def run(graph: Graph, context: Context) -> int:
             else:
                 patch.replace(old, value)
     for value in dict.fromkeys(graph.roots):
-        if value in wide and value.producer is not None and not _rounds(value.producer):
+        if value in wide and value.producer is not None and not _rounds(value.producer) and not value.producer.op.bodies():
             patch.replace(value, patch.add(Cast(f16), wide[value], like=value.producer, name=value.name))
     return patch.commit()
+
+
+def _narrow(patch: Patch, value: Value, wide: dict[Value, Value]) -> Value:
+    """A float16 value itself, as which nothing computes it any more."""
+    if value not in wide or value.producer is None or _rounds(value.producer) or value.producer.op.bodies():
+        return value
+    return patch.add(Cast(f16), wide[value], like=value.producer, name=value.name)
 
 
 def _rounds(node: Node) -> bool:

@@ -14,7 +14,7 @@ from typing import Union
 from graphc.ir.graph import Graph, Value
 from graphc.kernel.spec import Operand
 from graphc.ops.movement import Concat, Reshape
-from graphc.passes.anchors import anchor_family, is_dense
+from graphc.passes.anchors import WHOLE, anchor_family, is_dense
 from graphc.schedule.lower import slice_of
 from graphc.schedule.partition import Kernel
 from graphc.types.layout import Layout
@@ -126,8 +126,8 @@ class Placement:
 
 
 def _meets_product(value: Value) -> bool:
-    """Matrix products and recurrent layers read dense rows."""
-    return any(anchor_family(user) in ("contract", "recurrent") for user in value.users)
+    """Matrix products, recurrent layers and control flow read dense rows."""
+    return any(anchor_family(user) in ("contract", *WHOLE) for user in value.users)
 
 
 def _is_row_major(value: Value) -> bool:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from graphc.errors import VerifyError
 from graphc.ir.graph import Graph, Node, Value
-from graphc.passes.anchors import anchor_family
+from graphc.passes.anchors import WHOLE, anchor_family
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Nodes that run as one kernel, operands first, and the values that it stores: one, but for a recurrent layer."""
+    """Nodes that run as one kernel, operands first, and the values that it stores: one, but for a recurrent layer or control flow."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[Value, ...]
@@ -66,6 +66,6 @@ def _kernel(graph: Graph, nodes: list[Node]) -> Kernel:
     inside = set(nodes)
     roots = set(graph.roots)
     stored = [value for node in nodes for value in node.outputs if value in roots or any(user not in inside for user in value.users)]
-    if len(stored) != 1 and not (stored and anchor_family(nodes[-1]) == "recurrent"):
+    if len(stored) != 1 and not (stored and anchor_family(nodes[-1]) in WHOLE):
         raise VerifyError(f"the kernel of {nodes[-1].where} stores {len(stored)} values, and must store one")
     return Kernel(tuple(nodes), tuple(stored))

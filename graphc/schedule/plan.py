@@ -16,6 +16,8 @@ from graphc.target import Target
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:  # running a plan that was kept on disk needs no specs
+    from collections.abc import Mapping
+
     from graphc.kernel.spec import KernelSpec
 
 
@@ -64,6 +66,41 @@ class Step:
     overlaps: bool = False
 
 
+@dataclass(frozen=True)
+class Control:
+    """Where a run goes on before step `at`: ENTER a region or pass over it, go AGAIN through it or leave it, or its mere end (LEAVE).
+
+    `partner`: number of the control at the region's other end. A run enters where `trips` (-1: no bound) is above 0, the i64 `count` is,
+    and the bool `condition` holds, or does not where `negate` says so; it goes again by the same rule, with the number of iterations run
+    so far, which `counter` holds (i64). More than `limit` iterations end the run with an error (0: no limit). `moves`: (step, argument,
+    bytes) of what points elsewhere in each iteration.
+    """
+
+    at: int
+    kind: str
+    partner: int
+    label: str
+    counter: Ref
+    trips: int = 1
+    count: Ref | None = None
+    condition: Ref | None = None
+    negate: bool = False
+    limit: int = 0
+    moves: tuple[tuple[int, int, int], ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind == LEAVE:
+            return f"end {self.label}"
+        tests = [f"{self.counter} < {end}" for end in (self.trips if self.trips >= 0 else None, self.count) if end is not None]
+        tests += [f"{'not ' * self.negate}{self.condition}"] if self.condition is not None else []
+        limit = f", at most {self.limit} times" if self.limit else ""
+        moved = "".join(f", step {step} argument {slot} by {nbytes}" for step, slot, nbytes in self.moves)
+        return f"{self.kind} {self.label} while {' and '.join(tests)}{limit}{moved}"
+
+
+ENTER, AGAIN, LEAVE = "enter", "again", "leave"
+
+
 @dataclass
 class Plan:
     """A program for one target and fixed sizes."""
@@ -74,6 +111,7 @@ class Plan:
     outputs: list[tuple[str, TensorType]]
     kernels: list[KernelSpec | SavedKernel] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    controls: list[Control] = field(default_factory=list)  # in the order in which a run meets them
     weights: list[Weight] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     arena_bytes: int = 0
@@ -90,14 +128,43 @@ class Plan:
 
     @property
     def flops(self) -> int:
-        return sum(step.cost.flops for step in self.steps)
+        """Of a run; loops whose number of iterations is not known count once."""
+        return sum(step.cost.flops * times for step, times in zip(self.steps, self.times(), strict=True))
+
+    def times(self, iterations: Mapping[int, int] | None = None) -> list[int]:
+        """How often each step runs. `iterations`: of a run, by number of the control that enters; default: what is known of any run."""
+        found, running = [], [1]
+        controls = list(enumerate(self.controls))
+        for number in range(len(self.steps)):
+            while controls and controls[0][1].at <= number:
+                which, control = controls.pop(0)
+                if control.kind != ENTER:
+                    running.pop()
+                else:
+                    own = max(control.trips, 1) if iterations is None else iterations.get(which, 1)
+                    running.append(running[-1] * own)
+            found.append(running[-1])
+        return found
 
     def __str__(self) -> str:
         size = f"{len(self.steps)} steps, {len(self.kernels)} kernels, arena {self.arena_bytes} bytes"
         lines = [f"plan {self.name} for {self.target.name}: {size}"]
+        waiting, depth = list(self.controls), 0
         for number, step in enumerate(self.steps):
+            while waiting and waiting[0].at <= number:
+                depth = _show(waiting.pop(0), depth, lines)
             spec = self.kernels[step.kernel]
             args = ", ".join(str(ref) for ref in step.args)
             barrier = "  (no barrier)" if step.overlaps else ""
-            lines.append(f"  {number:4d} k{step.kernel:<3d} {spec.family:<9} {step.label}({args}) {step.cost.flops} flops{barrier}")
+            pad = "  " * depth
+            lines.append(f"  {pad}{number:4d} k{step.kernel:<3d} {spec.family:<9} {step.label}({args}) {step.cost.flops} flops{barrier}")
+        for control in waiting:
+            depth = _show(control, depth, lines)
         return "\n".join(lines)
+
+
+def _show(control: Control, depth: int, lines: list[str]) -> int:
+    """Adds its line; returns how deep what follows lies."""
+    inner = depth if control.kind == ENTER else depth - 1
+    lines.append(f"  {'  ' * inner}{control}")
+    return inner + (control.kind == ENTER)

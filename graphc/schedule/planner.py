@@ -6,11 +6,10 @@ what they leave to later kernels lies in buffers for the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from graphc.ir.graph import Graph, Kind, Value
-from graphc.ir.op import Cost
+from graphc.ir.graph import Graph, Value
 from graphc.kernel.choose import ALGORITHMS
 from graphc.kernel.choose_chain import banded
 from graphc.kernel.choose_panels import with_panels
@@ -26,114 +25,161 @@ from graphc.kernel.spec import (
     PackSpec,
     WeightGradientSpec,
     WinogradConv,
-    WinogradInput,
-    WinogradOutput,
     WinogradProduct,
 )
-from graphc.limits import max_bytes, too_large
 from graphc.ops.movement import Concat
 from graphc.passes.anchors import anchor_family
 from graphc.passes.fuse import INLINE
+from graphc.schedule.addresses import assign_memory
+from graphc.schedule.entries import Argument, Call, Entry, Location, Region, touches
 from graphc.schedule.in_place import reads_at_own_place
 from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pack, zeroes_whole
-from graphc.schedule.memory import Buffer, Lifetime, Placement, Temporary, assign
+from graphc.schedule.memory import Placement, Temporary
 from graphc.schedule.partition import Kernel, partition
-from graphc.schedule.plan import Plan, Ref, State, Step, Weight
+from graphc.schedule.plan import Plan, Ref, Weight
 from graphc.schedule.recurrent import lower_recurrent, pack_spec
+from graphc.schedule.regions import control_entries
 from graphc.schedule.samples import Sampled, Split, Traffic, best_split, for_samples, traffic_of
 from graphc.schedule.weight_gradient import sum_spec, winograd_gradient
 from graphc.schedule.winograd import shape_of, winograd_spec
 from graphc.target import Target
 from graphc.types.tensor import TensorType
 
+NOTHING, CONTROL = "nothing", "control"
+
 
 def make_plan(graph: Graph, target: Target, chooser: Chooser | None = None) -> Plan:
     """From the machine form with static shapes. `chooser`: of the forms of convolutions; default: predictions from the target."""
-    return _Planner(graph, target, chooser or Predicted(target)).plan
+    plan = Plan(graph.name, target, _signature(graph.inputs), [])
+    plan.outputs = [(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)]
+    planner = Planner(graph, _Shared(plan, chooser or Predicted(target)))
+    entries = planner.lower_all()
+    written = planner.update_states()
+    groups = planner.batch // planner.split.group if planner.split is not None else 1
+    assign_memory(graph, plan, entries, written, groups, lambda value: planner.weight(value, None))
+    return plan
+
+
+@dataclass
+class _Shared:
+    """What the planners of a graph and of its sub-graphs fill together."""
+
+    plan: Plan
+    chooser: Chooser
+    weights: dict[tuple[int, KernelSpec | None], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Call:
-    """A step before memory is assigned, its output last. `part`: what its label says after the kernel's name, or instead of it.
+class _Bound:
+    """A value of a sub-graph that lies in memory of the graph around it: `start` bytes behind `outer`, `step` more in each iteration."""
 
-    `samples`: of a step for a group of samples, the bytes from one sample to the next in each argument that has them; None: a step for
-    the whole batch.
-    """
-
-    spec: KernelSpec
-    arguments: list[Value | Ref | Temporary]
-    kernel: Kernel | None
-    overlaps: bool = False
-    part: str = ""
-    samples: Mapping[Value, int] | None = None
-
-    def stores(self, value: Value) -> bool:
-        return self.arguments[-1] is value or (self.kernel is not None and value in self.kernel.outputs and value in self.arguments)
+    outer: Value | Temporary
+    start: int = 0
+    region: Region | None = None
+    step: int = 0
 
 
-class _Planner:
-    def __init__(self, graph: Graph, target: Target, chooser: Chooser) -> None:
-        self.graph, self.chooser = graph, chooser
+class Planner:
+    """One graph's kernels as entries; `around`: the planner of the graph that this one is a sub-graph of."""
+
+    def __init__(self, graph: Graph, shared: _Shared, around: Planner | None = None) -> None:
+        self.graph, self.around, self._shared = graph, around, shared
+        self.plan, self.chooser = shared.plan, shared.chooser
         self.kernels = partition(graph)
         self.placement = Placement(graph, self.kernels)
-        self.plan = Plan(graph.name, target, _signature(graph.inputs), [])
-        self.plan.outputs = [(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)]
-        self._numbers: dict[KernelSpec, int] = {}
-        self._weights: dict[tuple[int, KernelSpec | None], int] = {}
-        self._pending: list[_Call] = []
+        self._entries: list[Entry] = []
+        self._bound: dict[Value, _Bound] = {}
         self._makers = {kernel.output: kernel for kernel in self.kernels if self._feeds_packing(kernel)}
         self._packed: dict[tuple[Value, KernelSpec], Temporary] = {}
-        self._lower_all()
-        self._states = {value: i for i, value in enumerate(graph.states.values())}
-        self.plan.states = [State(value.name, value.data) for value in self._states if value.data is not None]
-        self._written = self._update_states()
-        self._assign_memory()
+        self.split: Split | None = None
+        self.batch = 1
 
-    def _lower_all(self) -> None:
+    # memory -------------------------------------------------------------------------------------------------------------------
+
+    def bind(self, value: Value, outer: Value | Temporary, start: int = 0, region: Region | None = None, step: int = 0) -> None:
+        """An input or output of a sub-graph has its place in the graph around it."""
+        self._bound[value] = _Bound(outer, start, region, step)
+
+    def bound(self, value: Value) -> Value | Temporary:
+        """The memory that a value has been given by `bind`."""
+        return self._bound[value].outer
+
+    def locate(self, argument: Value | Temporary) -> Location:
+        """Where a value is, in memory of this graph or of one around it."""
+        if isinstance(argument, Temporary):
+            return Location(argument, argument.nbytes)
+        place = self.placement.place(argument)
+        if place.root not in self._bound:
+            return Location(place.root, self.placement.operand(place.root).nbytes, place.offset)
+        bound = self._bound[place.root]
+        assert self.around is not None
+        found = self.around.locate(bound.outer)
+        moves = ((bound.region, bound.step),) if bound.region is not None and bound.step else ()
+        return replace(found, offset=found.offset + bound.start + place.offset, moves=(*found.moves, *moves))
+
+    def argument(self, value: Value) -> Argument:
+        """What a call takes for a value that is read as it lies."""
+        return Ref("weight", self.weight(value, None)) if value.is_constant else value
+
+    def inside(self, body: Graph) -> Planner:
+        """The planner of a sub-graph."""
+        return Planner(body, self._shared, self)
+
+    # kernels ------------------------------------------------------------------------------------------------------------------
+
+    def lower_all(self) -> list[Entry]:
+        """Every kernel, in order."""
         haloed: set[Value] = set()
         found = list(self._lowered())
-        self._batch = next((value.type.static_shape[0] for value in self.graph.inputs if value.type.rank), 1)
-        self._split = self._choose_split(found)
+        self.batch = next((value.type.static_shape[0] for value in self.graph.inputs if value.type.rank), 1)
+        self.split = self._choose_split(found) if self.around is None else None
         for number, (kernel, lowered) in enumerate(found):
-            group = self._split.group if self._split is not None and number < self._split.kernels else 0
+            group = self.split.group if self.split is not None and number < self.split.kernels else 0
             root = self.placement.place(kernel.output).root
             if root.layout.has_halo and root not in haloed:
                 haloed.add(root)
-                self._pending.append(self._halo(root, group))
-            if lowered is not None and group:
-                self._pending += self._group_calls(lowered, kernel, group)
-            elif lowered is not None:
-                self._pending += self._calls(lowered, kernel)
+                self._entries.append(self._halo(root, group))
+            if isinstance(lowered, Lowered) and group:
+                self._entries += self._group_calls(lowered, kernel, group)
+            elif isinstance(lowered, Lowered):
+                self._entries += self._calls(lowered, kernel)
+            elif lowered == CONTROL:
+                self._entries += control_entries(self, kernel)
+        return self._entries
 
-    def _lowered(self) -> Iterator[tuple[Kernel, Lowered | None]]:
-        """The kernels that are steps of their own; without a spec where nothing is left to do but zeros around a map."""
+    def _lowered(self) -> Iterator[tuple[Kernel, Lowered | str]]:
+        """The kernels that are steps of their own; NOTHING where only zeros around a map are left to do, CONTROL where they are many."""
         for kernel in self.kernels:
             if self.placement.is_alias(kernel.output) or kernel.output in self._makers:
                 continue
             placed = self._placed_pieces(kernel)
             done = isinstance(kernel.anchor.op, Concat) and len(placed) == len(kernel.anchor.inputs)
-            if anchor_family(kernel.anchor) == "recurrent":
+            family = anchor_family(kernel.anchor)
+            if family == "control":
+                yield kernel, CONTROL
+            elif family == "recurrent":
                 yield kernel, lower_recurrent(kernel, self.placement.operand, self.plan.target)
             else:
-                yield kernel, None if done else lower(kernel, self.placement.operand, placed)
+                yield kernel, NOTHING if done else lower(kernel, self.placement.operand, placed)
 
     # samples ------------------------------------------------------------------------------------------------------------------
 
-    def _choose_split(self, found: Sequence[tuple[Kernel, Lowered | None]]) -> Split | None:
+    def _choose_split(self, found: Sequence[tuple[Kernel, Lowered | str]]) -> Split | None:
         """How many of the first kernels run on groups of samples."""
-        if self._batch < 2 or self.graph.states:
+        if self.batch < 2 or self.graph.states:
             return None
         written: set[Value] = set()
         traffic: list[Traffic] = []
         count = 0
         for kernel, lowered in found:
-            sampled = for_samples(lowered.spec, self._batch, 1) if lowered is not None else None
-            weights = self._weight_bytes(lowered, kernel) if lowered is not None else 0
-            if lowered is None or (sampled is not None and self._may_split(lowered, sampled, written)):
+            sampled = for_samples(lowered.spec, self.batch, 1) if isinstance(lowered, Lowered) else None
+            weights = self._weight_bytes(lowered, kernel) if isinstance(lowered, Lowered) else 0
+            fits = isinstance(lowered, Lowered) and sampled is not None and self._may_split(lowered, sampled, written)
+            if lowered == NOTHING or fits:
                 written.add(self.placement.place(kernel.output).root)
                 count += count == len(traffic)
             traffic.append(traffic_of(sampled, weights) if sampled is not None else Traffic(0, weights))
-        return best_split(traffic, count, self._batch, self.plan.target)
+        return best_split(traffic, count, self.batch, self.plan.target)
 
     def _may_split(self, lowered: Lowered, sampled: Sampled, written: set[Value]) -> bool:
         """Whether each group of samples reads its own part of what the kernels before it have written for that group."""
@@ -147,18 +193,18 @@ class _Planner:
         tile = ALGORITHMS.get(kernel.anchor.algorithm, 0)
         return sum(lowered.inputs[slot].type.nbytes for slot in lowered.packed) * ((tile + 2) ** 2 / 9 if tile else 1)
 
-    def _halo(self, root: Value, group: int) -> _Call:
+    def _halo(self, root: Value, group: int) -> Call:
         operand = self.placement.operand(root)
         spec, overlaps = halo_spec(operand), not zeroes_whole(operand)
         if not group:
-            return _Call(spec, [root], None, overlaps)
-        sampled = for_samples(spec, self._batch, group)
+            return Call(self, spec, [root], None, overlaps)
+        sampled = for_samples(spec, self.batch, group)
         assert sampled is not None
-        return _Call(sampled.spec, [root], None, overlaps, samples={root: sampled.steps[0] * root.type.dtype.itemsize})
+        return Call(self, sampled.spec, [root], None, overlaps, samples={root: sampled.steps[0] * root.type.dtype.itemsize})
 
-    def _group_calls(self, lowered: Lowered, kernel: Kernel, group: int) -> list[_Call]:
+    def _group_calls(self, lowered: Lowered, kernel: Kernel, group: int) -> list[Call]:
         """The steps of a kernel for one group."""
-        sampled = for_samples(lowered.spec, self._batch, group)
+        sampled = for_samples(lowered.spec, self.batch, group)
         assert sampled is not None
         values = (*lowered.inputs, kernel.output)
         apart = {value: step * value.type.dtype.itemsize for value, step in zip(values, sampled.steps, strict=True) if step}
@@ -171,7 +217,7 @@ class _Planner:
             return frozenset()
         return frozenset(i for i, v in enumerate(kernel.anchor.inputs) if self.placement.is_placed(v, kernel.output))
 
-    def _calls(self, lowered: Lowered, kernel: Kernel) -> list[_Call]:
+    def _calls(self, lowered: Lowered, kernel: Kernel) -> list[Call]:
         """The steps of a kernel: one, but for Winograd convolutions with large weights, and for sums in parts."""
         spec, algorithm = lowered.spec, kernel.anchor.algorithm
         if isinstance(spec, WeightGradientSpec):
@@ -183,58 +229,58 @@ class _Planner:
         if isinstance(spec, MatmulSpec):
             return [self._matmul_call(spec, lowered, kernel)]
         if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
-            return [_Call(spec, self._arguments(lowered, kernel, spec), kernel)]
+            return [Call(self, spec, self._arguments(lowered, kernel, spec), kernel)]
         made = winograd_spec(spec, self.chooser.form(shape_of(spec), algorithm))
         if isinstance(made, WinogradConv):
             self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
-            return [_Call(made, [*self._arguments(lowered, kernel, made), Ref("scratch", 0)], kernel)]
+            return [Call(self, made, [*self._arguments(lowered, kernel, made), Ref("scratch", 0)], kernel)]
         first, second, last = made
         x, weights, *rest = self._arguments(lowered, kernel, second)
         transformed, product = Temporary(second.transformed.nbytes), Temporary(second.product.nbytes)
         return [
-            _Call(first, [x, transformed], kernel),
-            _Call(second, [transformed, weights, product], kernel, part=":product"),
-            _Call(last, [product, *rest], kernel, part=":output"),
+            Call(self, first, [x, transformed], kernel),
+            Call(self, second, [transformed, weights, product], kernel, part=":product"),
+            Call(self, last, [product, *rest], kernel, part=":output"),
         ]
 
-    def _gradient_calls(self, lowered: Lowered, spec: WeightGradientSpec, kernel: Kernel) -> list[_Call]:
+    def _gradient_calls(self, lowered: Lowered, spec: WeightGradientSpec, kernel: Kernel) -> list[Call]:
         """The sums of a weight gradient, and where they are made in parts a step that adds those."""
         sums = Temporary(spec.sums.nbytes) if spec.parts > 1 else kernel.output
         arguments = [*self._operands(lowered, spec), sums]
-        products = _Call(spec, arguments, kernel)
+        products = Call(self, spec, arguments, kernel)
         if ALGORITHMS.get(kernel.anchor.algorithm):
             made = winograd_gradient(spec)
             self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
-            products = _Call(made, [*arguments, Ref("scratch", 0)], kernel)
-        return [products, _Call(sum_spec(spec), [sums, kernel.output], kernel, part=":sum")] if spec.parts > 1 else [products]
+            products = Call(self, made, [*arguments, Ref("scratch", 0)], kernel)
+        return [products, Call(self, sum_spec(spec), [sums, kernel.output], kernel, part=":sum")] if spec.parts > 1 else [products]
 
-    def _chain_call(self, spec: ConvChain, lowered: Lowered, kernel: Kernel) -> _Call:
+    def _chain_call(self, spec: ConvChain, lowered: Lowered, kernel: Kernel) -> Call:
         made = banded(spec, self.plan.target)
         self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
         arguments = [*self._arguments(lowered, kernel, made), Ref("scratch", 0)]
-        return _Call(made, arguments, kernel, part=f"+{kernel.chain[1].anchor.name}")
+        return Call(self, made, arguments, kernel, part=f"+{kernel.chain[1].anchor.name}")
 
-    def _matmul_call(self, spec: MatmulSpec, lowered: Lowered, kernel: Kernel) -> _Call:
+    def _matmul_call(self, spec: MatmulSpec, lowered: Lowered, kernel: Kernel) -> Call:
         made, arguments = with_panels(spec, self.plan.target), self._arguments(lowered, kernel, spec)
         if isinstance(made, MatmulPanels):
             self.plan.scratch_bytes = max(self.plan.scratch_bytes, made.scratch.nbytes)
             arguments.append(Ref("scratch", 0))
-        return _Call(made, arguments, kernel)
+        return Call(self, made, arguments, kernel)
 
-    def _recurrent(self, spec: RecurrentSpec | RecurrentGradSpec, lowered: Lowered, kernel: Kernel) -> _Call:
+    def _recurrent(self, spec: RecurrentSpec | RecurrentGradSpec, lowered: Lowered, kernel: Kernel) -> Call:
         self.plan.scratch_bytes = max(self.plan.scratch_bytes, spec.scratch.nbytes)
         memory = Temporary(spec.memory.nbytes)
-        return _Call(spec, [*self._operands(lowered, spec), *kernel.outputs, memory, Ref("scratch", 0), Ref("pool", 0)], kernel)
+        return Call(self, spec, [*self._operands(lowered, spec), *kernel.outputs, memory, Ref("scratch", 0), Ref("pool", 0)], kernel)
 
-    def _arguments(self, lowered: Lowered, kernel: Kernel, spec: KernelSpec) -> list[Value | Ref | Temporary]:
+    def _arguments(self, lowered: Lowered, kernel: Kernel, spec: KernelSpec) -> list[Argument]:
         """Of the operands, with weights packed for `spec`."""
         return [*self._operands(lowered, spec), kernel.output]
 
-    def _operands(self, lowered: Lowered, spec: KernelSpec) -> list[Value | Ref | Temporary]:
-        arguments: list[Value | Ref | Temporary] = []
+    def _operands(self, lowered: Lowered, spec: KernelSpec) -> list[Argument]:
+        arguments: list[Argument] = []
         for slot, value in enumerate(lowered.inputs):
             if value.is_constant:
-                arguments.append(Ref("weight", self._weight(value, _packed_for(spec, slot) if slot in lowered.packed else None)))
+                arguments.append(Ref("weight", self.weight(value, _packed_for(spec, slot) if slot in lowered.packed else None)))
             elif slot in lowered.packed and isinstance(spec, (ConvSpec, WinogradConv, WinogradProduct)):
                 arguments.append(self._pack(spec, value))
             elif slot in lowered.packed and isinstance(spec, (RecurrentSpec, RecurrentGradSpec)):
@@ -252,14 +298,18 @@ class _Planner:
         return alone and bool(value.users) and not self.placement.is_alias(value)
 
     def _pack(self, conv: ConvSpec | WinogradConv | WinogradProduct, weight: Value) -> Temporary:
-        """Adds the step that packs run-time weights, unless some convolution of the same order has done so."""
+        """Adds the step that packs run-time weights, unless some convolution of the same order has done so; outside of a loop that captures
+        them."""
+        bound = self._bound.get(weight)
+        if bound is not None and isinstance(bound.outer, Value) and bound.region is None and self.around is not None:
+            return self.around._pack(conv, bound.outer)
         made = lower_pack(conv, weight, self._makers.get(weight), self.placement.operand, self.plan.target.lanes(weight.type.dtype))
         assert isinstance(made.spec, PackSpec)
         key = (weight, made.spec)
         if key not in self._packed:
             self._packed[key] = Temporary(made.spec.packed.nbytes)
             arguments = [*self._operands(made, made.spec), self._packed[key]]
-            self._pending.append(_Call(made.spec, arguments, self._makers.get(weight), part=":pack"))
+            self._entries.append(Call(self, made.spec, arguments, self._makers.get(weight), part=":pack"))
         return self._packed[key]
 
     def _pack_recurrent(self, spec: RecurrentSpec | RecurrentGradSpec, weights: Value) -> Temporary:
@@ -267,122 +317,43 @@ class _Planner:
         key = (weights, packing)
         if key not in self._packed:
             self._packed[key] = Temporary(packing.outputs[0].nbytes)
-            self._pending.append(_Call(packing, [weights, self._packed[key]], None, part=f"{weights.name}:pack"))
+            self._entries.append(Call(self, packing, [weights, self._packed[key]], None, part=f"{weights.name}:pack"))
         return self._packed[key]
 
-    def _update_states(self) -> dict[Value, Value]:
+    def update_states(self) -> dict[Value, Value]:
         """New value -> the state that it may be written into directly; the others are copied when all else is done."""
         direct: dict[Value, Value] = {}
-        copies = []
+        copies: list[Entry] = []
         for state, value in self.graph.updates.items():
-            touching = [number for number, call in enumerate(self._pending) if state in call.arguments]
-            number = next(number for number, call in enumerate(self._pending) if call.stores(value))
-            call = self._pending[number]
-            slots = [slot for slot, argument in enumerate(call.arguments) if argument is state]
-            if max(touching, default=-1) <= number and reads_at_own_place(call.spec, slots) and value not in self.graph.outputs:
+            if self._may_replace(state, value):
                 direct[value] = state
             else:
-                copies.append(_Call(copy_spec(self.placement.operand(value)), [value, state], None, part=f"{state.name}:store"))
-        self._pending += copies
+                copies.append(Call(self, copy_spec(self.placement.operand(value)), [value, state], None, part=f"{state.name}:store"))
+        self._entries += copies
         return direct
 
-    def _weight(self, value: Value, spec: KernelSpec | None) -> int:
+    def _may_replace(self, state: Value, value: Value) -> bool:
+        """Whether the kernel that makes the new value is the last to touch the state, and reads of it what it writes over."""
+        if value in self.graph.outputs or (value.producer is not None and value.producer.op.bodies()):
+            return False
+        touching = [number for number, entry in enumerate(self._entries) if touches(entry, state)]
+        number, call = next((i, call) for i, call in enumerate(self._entries) if isinstance(call, Call) and call.stores(value))
+        slots = [slot for slot, argument in enumerate(call.arguments) if argument is state]
+        return max(touching, default=-1) <= number and reads_at_own_place(call.spec, slots)
+
+    def weight(self, value: Value, spec: KernelSpec | None) -> int:
+        """The number of a constant, packed for a kernel, among the plan's weights."""
         assert value.data is not None
         key = (id(value.data), spec)
-        if key not in self._weights:
-            self._weights[key] = len(self.plan.weights)
+        if key not in self._shared.weights:
+            self._shared.weights[key] = len(self.plan.weights)
             self.plan.weights.append(Weight(value.name, value.data, spec))
-        return self._weights[key]
-
-    def _assign_memory(self) -> None:
-        outputs = {value: i for i, value in reversed(list(enumerate(self.graph.outputs))) if value.kind is Kind.RESULT}
-        inputs = {value: i for i, value in enumerate(self.graph.inputs)}
-        spans: dict[Buffer, tuple[int, int]] = {}
-        for number, call in enumerate(self._pending):
-            for argument in call.arguments:
-                if not isinstance(argument, Ref):
-                    root = self._root(argument)
-                    first, _ = spans.get(root, (number, number))
-                    spans[root] = (first, number)
-        repeated = sum(call.samples is not None for call in self._pending)  # the first steps
-        lifetimes = {
-            root: self._lifetime(root, first, last, repeated)
-            for root, (first, last) in spans.items()
-            if root not in outputs and root not in inputs and root not in self._states and root not in self._written
-        }
-        inside = {root for root, life in lifetimes.items() if life.last < repeated}
-        offsets, size = assign(lifetimes)
-        returned = sum(type.nbytes for _, type in self.plan.outputs)
-        if size + returned > max_bytes():
-            raise too_large(f"the arena would need {size} bytes and the outputs {returned}", hint="use a smaller batch")
-        self.plan.arena_bytes = size
-        if repeated and self._split is not None:
-            self.plan.groups, self.plan.repeated = self._batch // self._split.group, repeated
-        for call, first_sample in self._in_order(repeated):
-            refs = []
-            for argument in call.arguments:
-                if isinstance(argument, Ref):
-                    refs.append(argument)
-                    continue
-                root = self._root(argument)
-                offset = self.placement.place(argument).offset if isinstance(argument, Value) else 0
-                if call.samples and isinstance(argument, Value) and root not in inside:
-                    offset += first_sample * call.samples.get(argument, 0)
-                if root in outputs:
-                    refs.append(Ref("output", outputs[root], offset))
-                elif root in inputs:
-                    refs.append(Ref("input", inputs[root], offset))
-                elif root in self._states or root in self._written:
-                    refs.append(Ref("state", self._states[self._written.get(root, root)], offset))
-                else:
-                    refs.append(Ref("arena", 0, offsets[root] + offset))
-            self.plan.steps.append(self._step(call, tuple(refs)))
-
-    def _lifetime(self, root: Buffer, first: int, last: int, repeated: int) -> Lifetime:
-        """Of a buffer; what outlives the steps for groups of samples holds the whole batch, and no group may write over it."""
-        if isinstance(root, Temporary):
-            return Lifetime(root.nbytes, first, last)
-        nbytes = self.placement.operand(root).nbytes
-        if last < repeated:
-            assert self._split is not None
-            return Lifetime(nbytes // self._batch * self._split.group, first, last)
-        return Lifetime(nbytes, 0 if first < repeated else first, last)
-
-    def _in_order(self, repeated: int) -> Iterator[tuple[_Call, int]]:
-        """The steps as they run, each with the number of the first sample that it takes."""
-        for number in range(self.plan.groups):
-            for call in self._pending[:repeated]:
-                yield call, number * self._batch // self.plan.groups
-        for call in self._pending[repeated:]:
-            yield call, 0
-
-    def _root(self, argument: Value | Temporary) -> Buffer:
-        return self.placement.place(argument).root if isinstance(argument, Value) else argument
-
-    def _step(self, call: _Call, refs: tuple[Ref, ...]) -> Step:
-        kernel, spec = call.kernel, call.spec
-        number = self._numbers.setdefault(spec, len(self._numbers))
-        if number == len(self.plan.kernels):
-            self.plan.kernels.append(spec)
-        if kernel is None:
-            return Step(number, refs, call.part or "halo", (), (), Cost(0, 0), call.overlaps)
-        names = tuple(node.name for node in kernel.nodes)
-        groups = self.plan.groups if call.samples is not None else 1
-        return Step(number, refs, f"{kernel.anchor.name}{call.part}", kernel.origins, names, _cost(call, kernel, groups), call.overlaps)
+        return self._shared.weights[key]
 
 
 def _packed_for(spec: KernelSpec, slot: int) -> KernelSpec:
     """The spec that says in which order the weights of that slot are read."""
     return spec.chain.second if isinstance(spec, ChainBands) and slot != spec.chain.weights[0] else spec
-
-
-def _cost(call: _Call, kernel: Kernel, groups: int) -> Cost:
-    """Operations and bytes of the model's nodes for one of the groups of samples; of a convolution in three steps the operations are
-    those of the second."""
-    if isinstance(call.spec, (WinogradInput, WinogradOutput, PackSpec)) or call.part == ":sum":
-        return Cost(0, sum(operand.nbytes for operand in call.spec.operands))
-    flops = sum(node.op.cost([v.type for v in node.inputs], [v.type for v in node.outputs]).flops for node in kernel.nodes)
-    return Cost(flops // groups, sum(value.type.nbytes for value in (*kernel.inputs, *kernel.outputs)) // groups)
 
 
 def _signature(values: list[Value]) -> list[tuple[str, TensorType]]:

@@ -14,13 +14,13 @@ import numpy as np
 from graphc.ir.graph import Graph, Kind
 from graphc.kernel.cost import Cost
 from graphc.kernel.saved import SavedKernel
-from graphc.schedule.plan import Plan, Ref, Step, Weight
+from graphc.schedule.plan import AGAIN, ENTER, LEAVE, Control, Plan, Ref, Step, Weight
 from graphc.target import Target
 from graphc.types.dtype import dtype
 from graphc.types.shape import parse_dim
 from graphc.types.tensor import TensorType
 
-VERSION = 2
+VERSION = 3
 _SPACES = ("arena", "weight", "input", "output", "scratch", "pool")
 _NUMBERS = tuple(field.name for field in fields(Plan) if field.type == "int")
 _NO_DATA = np.zeros(0, np.uint8)
@@ -31,7 +31,7 @@ def signature_data(graph: Graph) -> dict[str, Any]:
     outputs = zip(graph.output_names, graph.outputs, strict=True)
     return {
         "version": VERSION, "name": graph.name, "inputs": [_value(value.name, value.type) for value in graph.inputs],
-        "outputs": [_value(name, value.type) for name, value in outputs],
+        "outputs": [_value(name, value.type) for name, value in outputs], "trims": graph.trims,
     }  # fmt: skip
 
 
@@ -43,6 +43,9 @@ def signature_graph(data: dict[str, Any]) -> Graph:
         graph.add_value(name, type, Kind.INPUT)
     outputs = map(_named_type, data["outputs"])
     graph.set_outputs({name: graph.add_value(graph.fresh_name(name), type, Kind.RESULT) for name, type in outputs})
+    graph.trims = {_text(name): (_size(axis), _text(length)) for name, (axis, length) in data["trims"].items()}
+    if any(name not in graph.output_names or length not in graph.output_names for name, (_, length) in graph.trims.items()):
+        raise ValueError("trims")
     return graph
 
 
@@ -55,6 +58,7 @@ def plan_data(plan: Plan, texts: list[str]) -> dict[str, Any]:
         "outputs": [_value(*pair) for pair in plan.outputs], "numbers": {name: getattr(plan, name) for name in _NUMBERS},
         "kernels": [[spec.family, text] for spec, text in zip(plan.kernels, texts, strict=True)],
         "weights": [weight.name for weight in plan.weights], "steps": [_step_row(step) for step in plan.steps],
+        "controls": [_control_row(control) for control in plan.controls],
     }  # fmt: skip
 
 
@@ -68,14 +72,20 @@ def plan_of(data: dict[str, Any], target: Target) -> Plan:
         setattr(plan, name, _size(data["numbers"][name]))
     limits = (plan.arena_bytes + 1, len(plan.weights), len(plan.inputs), len(plan.outputs), 1, 1)
     plan.steps = [_step(row, dict(zip(_SPACES, limits, strict=True)), len(plan.kernels)) for row in data["steps"]]
+    plan.controls = [_control(row, plan) for row in data["controls"]]
+    _check_regions(plan)
     if plan.groups < 1 or plan.groups * plan.repeated > len(plan.steps):
         raise ValueError("more repeated steps than there are")
     return plan
 
 
 def _step_row(step: Step) -> list[Any]:
-    args = [[_SPACES.index(ref.space), ref.index, ref.offset] for ref in step.args]
+    args = [_ref_row(ref) for ref in step.args]
     return [step.kernel, args, step.label, step.origins, step.nodes, step.cost.flops, step.cost.bytes, step.overlaps]
+
+
+def _ref_row(ref: Ref) -> list[int]:
+    return [_SPACES.index(ref.space), ref.index, ref.offset]
 
 
 def _step(row: list[Any], limits: dict[str, int], kernels: int) -> Step:
@@ -84,6 +94,41 @@ def _step(row: list[Any], limits: dict[str, int], kernels: int) -> Step:
         raise ValueError("kernel")
     refs = tuple(_ref(_SPACES[space], index, offset, limits) for space, index, offset in args)
     return Step(kernel, refs, _text(label), tuple(origins), tuple(nodes), Cost(flops, nbytes), bool(overlaps))
+
+
+def _control_row(control: Control) -> list[Any]:
+    refs = [None if ref is None else _ref_row(ref) for ref in (control.counter, control.count, control.condition)]
+    numbers = [control.trips, int(control.negate), control.limit]
+    return [control.at, control.kind, control.partner, control.label, refs, numbers, control.moves]
+
+
+def _control(row: list[Any], plan: Plan) -> Control:
+    at, kind, partner, label, refs, (trips, negate, limit), moves = row
+    limits = {"arena": plan.arena_bytes, "weight": len(plan.weights)}
+    counter, count, condition = (None if ref is None else _ref(_SPACES[ref[0]], ref[1], ref[2], limits) for ref in refs)
+    if kind not in (ENTER, AGAIN, LEAVE) or counter is None or not isinstance(trips, int) or _size(at) > len(plan.steps):
+        raise ValueError("control")
+    for step, slot, nbytes in moves:
+        if not 0 <= slot < len(plan.steps[_size(step)].args) or not isinstance(nbytes, int):
+            raise ValueError("move")
+    moved = tuple((step, slot, nbytes) for step, slot, nbytes in moves)
+    return Control(at, kind, _size(partner), _text(label), counter, trips, count, condition, bool(negate), _size(limit), moved)
+
+
+def _check_regions(plan: Plan) -> None:
+    """Regions are closed in the order in which they are open, by their partners."""
+    entered: list[int] = []
+    at = 0
+    for number, control in enumerate(plan.controls):
+        if control.at < at:
+            raise ValueError("order")
+        at = control.at
+        if control.kind == ENTER:
+            entered.append(number)
+        elif control.partner != entered.pop() or plan.controls[control.partner].partner != number:
+            raise ValueError("region")
+    if entered:
+        raise ValueError("region")
 
 
 def _ref(space: str, index: int, offset: int, limits: dict[str, int]) -> Ref:

@@ -15,8 +15,9 @@ import numpy as np
 
 from graphc.errors import AttributeValueError, InputError
 from graphc.ir.graph import Array
+from graphc.train.masks import is_pair
 
-Batch = tuple[Any, Any]  # (x, y): x is an array (N, ...), a tuple of them or arrays by input name; y is an array (N, ...)
+Batch = tuple[Any, Any]  # x: an array (N, ...), a tuple of them or arrays by input name; y: an array (N, ...), or a pair (see `masks`)
 
 
 @runtime_checkable
@@ -37,7 +38,8 @@ class Batches(Protocol):
 
 
 class ArrayBatches:
-    """Batches of arrays in memory. x: an array (N, ...), a tuple of arrays, or arrays by input name; y: an array (N, ...).
+    """Batches of arrays in memory. x: an array (N, ...), a tuple of arrays, or arrays by input name; y: an array (N, ...), or a pair of the
+    target and what counts of it, lengths (N,) or a mask (N, ...).
 
     shuffle: a new order in each epoch, a function of (seed, epoch) alone. drop_last: leave out the last batch where it would be smaller
     than `batch_size`. Raises InputError for no examples, or x and y of different lengths.
@@ -47,7 +49,7 @@ class ArrayBatches:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise AttributeValueError(f"batch_size={batch_size!r}", hint="a whole number, at least 1")
         self.x = each(np.asarray, x)
-        self.y: Array = np.asarray(y)
+        self.y = each(np.asarray, y) if is_pair(y) else np.asarray(y)
         self.examples = _examples(self.x, self.y)
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
         self.epoch = self.batch = 0
@@ -63,7 +65,8 @@ class ArrayBatches:
         order = shuffled(self.examples, self.seed, self.epoch) if self.shuffle else np.arange(self.examples)
         for number in range(self.batch, len(self)):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield each(partial(np.take, indices=rows, axis=0), self.x), self.y[rows]
+            take = partial(np.take, indices=rows, axis=0)
+            yield each(take, self.x), each(take, self.y)
 
     def set_position(self, epoch: int, batch: int) -> None:
         self.epoch, self.batch = epoch, batch
@@ -157,13 +160,14 @@ def size_of(x: Any) -> int:
     return int(shape[0]) if shape else 1
 
 
-def _examples(x: Any, y: Array) -> int:
-    arrays = [*(x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple) else [x]), y]
+def _examples(x: Any, y: Any) -> int:
+    targets = list(y) if isinstance(y, tuple) else [y]
+    arrays = [*(x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple) else [x]), *targets]
     if any(array.ndim == 0 for array in arrays):
         raise InputError("a number is no training data", hint="arrays whose first axis counts the examples")
     counts = {len(array) for array in arrays}
     if len(counts) > 1:
         raise InputError(f"x and y have different numbers of examples: {', '.join(str(len(array)) for array in arrays)}")
-    if not len(y):
+    if not len(targets[0]):
         raise InputError("there are no examples", hint="at least one")
-    return len(y)
+    return len(targets[0])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import InputError, ResourceError
+from graphc.files import safetensors
 from graphc.train.history import check_format
 
 if TYPE_CHECKING:
@@ -118,9 +119,7 @@ class Checkpoint(Monitor):
         self.folder, self.every, self._written = Path(folder), every, 0
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        from graphc.train.checkpoint import library
-
-        library()
+        safetensors()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK | os.X_OK):

@@ -11,16 +11,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from graphc.errors import InputError, UnsupportedError
-from graphc.files import write_atomic
+from graphc.errors import InputError
+from graphc.files import differences, read_tensors, write_tensors
 from graphc.ir.graph import Array
 
 KEY, FORMAT = "graphc.train", 1
 METRIC = "train.metric/"
 _COUNTS = ("epoch", "batch", "steps")
-_SHOWN = 5  # differences that an error lists
 
 
 @dataclass(frozen=True)
@@ -36,37 +35,20 @@ class Snapshot:
             text = json.dumps({**self.meta, "format": FORMAT}, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InputError(f"a state is no JSON: {error}", where=str(path), hint="a Callback.state of numbers and text") from error
-        data = library().numpy.save(dict(self.arrays), {KEY: text})
-
-        def fill(file: BinaryIO) -> None:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-        write_atomic(Path(path), fill)
+        write_tensors(Path(path), self.arrays, {KEY: text})
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Snapshot:
         """Read a checkpoint. Raises InputError for a file that is missing, damaged, or no checkpoint of graphc."""
-        package = library()
-        try:
-            with package.safe_open(os.fspath(path), "np") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-                text = (file.metadata() or {}).get(KEY)
-        except (OSError, package.SafetensorError, ValueError, TypeError) as error:
-            raise InputError(f"cannot be read as a checkpoint: {error}", where=str(path), hint="another checkpoint") from error
-        return Snapshot(arrays, _meta(text, path))
+        arrays, texts = read_tensors(path, "a checkpoint")
+        return Snapshot(arrays, _meta(texts.get(KEY), path))
 
     def check(self, wanted: Mapping[str, Array], where: str) -> None:
         """Raises InputError that lists the tensors that are missing, unknown, or of another shape or dtype than wanted."""
-        own, here = ({name: _type(array) for name, array in arrays.items()} for arrays in (self.arrays, wanted))
-        wrong = [f"{name!r} is {own[name]}, here {here[name]}" for name in here if own.get(name, here[name]) != here[name]]
-        wrong += [f"{name!r} is missing" for name in here if name not in own]
-        wrong += [f"{name!r} is unknown here" for name in own if name not in here]
+        wrong = differences(self.arrays, wanted)
         if wrong:
-            more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-            reason = f"does not fit this training: {', '.join(wrong[:_SHOWN])}{more}"
-            raise InputError(reason, where=where, hint="the model, optimizer and metrics that the checkpoint was written with")
+            hint = "the model, optimizer and metrics that the checkpoint was written with"
+            raise InputError(f"does not fit this training: {wrong}", where=where, hint=hint)
 
 
 def _meta(text: str | None, path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -78,17 +60,3 @@ def _meta(text: str | None, path: str | os.PathLike[str]) -> dict[str, Any]:
     if not good:
         raise InputError(f"is no graphc checkpoint of format {FORMAT}", where=str(path), hint="a file that Trainer.save wrote")
     return dict(meta)
-
-
-def _type(array: Array) -> str:
-    return f"{array.dtype}{list(array.shape)}"
-
-
-def library() -> Any:
-    """safetensors. Raises UnsupportedError where it is not installed."""
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise UnsupportedError("checkpoints need the package safetensors", hint="pip install 'graphc[train]'") from error
-    return safetensors

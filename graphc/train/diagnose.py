@@ -22,6 +22,7 @@ def first_nonfinite(model: Graph, recipe: Recipe, compiler: Compiler, feeds: Map
     """A sentence, or "" where every number is finite. compiler: of step programs; state: what the parameters are now."""
     given: dict[str, Array] = {f"input {name!r}": np.asarray(array) for name, array in feeds.items()}
     given |= {f"parameter {name!r}": np.asarray(state.get(name, value.data)) for name, value in model.parameters.items()}
+    given |= {f"state {name!r}": np.asarray(state.get(name, value.data)) for name, value in model.states.items()}
     for name, array in given.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return f"{name} holds numbers that are NaN or infinite"

@@ -10,6 +10,7 @@ from graphc.autodiff.training import training_form
 from graphc.executable import Executable
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Array, Graph, Kind
+from graphc.ir.state import aligned
 from graphc.signature import Signature
 from graphc.train.batches import size_of
 from graphc.train.build import LOSS, TARGET, WEIGHT, Recipe, prediction, signature
@@ -22,12 +23,19 @@ class Evaluation:
 
     What the step trains is state that both programs share, so no update needs a new compilation. The price against
     `graphc.compile(step.graph())`: scales of batch normalisation are not folded into weights, and weights are packed in each run, as in
-    the step itself (ResNet-18 takes 1.3 times as long).
+    the step itself (ResNet-18 takes 1.3 times as long). The model's own state is another than the step's, carried from batch to batch.
     """
 
     def __init__(self, step: TrainStep) -> None:
         self._step = step
         self._made_for: object = None
+        self._carried = {name: aligned(value.data) for name, value in step._model.states.items() if value.data is not None}
+
+    def reset_state(self) -> None:
+        """The model's own state has its initial value again."""
+        with self._step._lock:
+            for name, array in self._carried.items():
+                array[...] = self._step._model.states[name].data
 
     def __call__(self, x: Any, y: Any) -> tuple[float, float, Any]:
         """Of a batch: the sum of the losses, what their mean divides it by, and the outputs (one array, or a tuple of them).
@@ -55,12 +63,14 @@ class Evaluation:
         if self._made_for is step._step:
             return
         self._made_for = step._step
-        self._loss = Executable(signature(step._model, step.recipe, False), step._compiler(partial(build_evaluation, with_loss=True)))
-        self._outputs = Executable(inputs_of(step._model), step._compiler(partial(build_evaluation, with_loss=False)))
+        loss, outputs = (step._compiler(partial(build_evaluation, with_loss=with_loss), self._carried) for with_loss in (True, False))
+        self._loss = Executable(signature(step._model, step.recipe, False), loss)
+        self._outputs = Executable(inputs_of(step._model), outputs)
 
 
 def build_evaluation(model: Graph, recipe: Recipe, with_loss: bool) -> Graph:
-    """Edit `model` (static shapes): what a step would change becomes state that nothing updates; outputs are the loss and the model's."""
+    """Edit `model` (static shapes): what a step would change becomes state that nothing updates, the model's own state moves; outputs are
+    the loss and the model's."""
     form = model.copy()
     training_form(form, recipe.freeze, recipe.seed)
     changed = form.states.keys()

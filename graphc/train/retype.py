@@ -32,6 +32,7 @@ def retyped(graph: Graph, types: Mapping[str, TensorType], data: Mapping[str, Ar
         inputs = [new[value] for value in node.inputs]
         try:
             op = revise(node, inputs)
+            op = op.bind({}) if op.bodies() else op  # sub-graphs belong to one node
             found = op.output_types(*(value.type for value in inputs))
         except GraphcError as error:
             raise ShapeError(f"the node does not take other sizes: {error.reason}", where=node.where) from error

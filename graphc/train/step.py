@@ -14,7 +14,7 @@ from graphc.driver import as_graph, check_options, lower
 from graphc.errors import InputError, NumericalError
 from graphc.executable import Compiled, Executable, apart_of
 from graphc.ir.graph import Array, Graph
-from graphc.ir.state import aligned, own_state
+from graphc.ir.state import aligned, keep_state, own_state
 from graphc.passes.base import Context
 from graphc.target import Target
 from graphc.train.build import (
@@ -51,16 +51,22 @@ class TrainStep:
     node that made such a number; "skip": nothing changes, and the result says so ("finite", "updated"); "report": the update is made,
     and the result says so. check_gradients: the same where the norm of all gradients is NaN or infinite; costs a pass over all gradients,
     which then are all in memory before the first update (with `clip_norm` they are anyway, and are checked).
+
+    A model with state (`graphc.state`; state: pairs of inputs and outputs as in `graphc.compile`) is trained by truncated backpropagation
+    through time (Williams and Peng 1990): each batch starts from the state that the one before left, and no gradient flows back into it.
+    `reset_state` goes back to the initial value.
     """
 
     def __init__(
         self, model: Any, loss: LossLike = "cross_entropy", optimizer: Optimizer | None = None, threads: int | None = None, *,
         freeze: Sequence[str] = (), seed: int = 0, clip_norm: float | None = None, clip_value: float | None = None,
-        accumulate: int = 1, nonfinite: str = "raise", check_gradients: bool = False,
+        accumulate: int = 1, nonfinite: str = "raise", check_gradients: bool = False, state: Mapping[str, str] | None = None,
         dims: Mapping[str, int] | None = None, target: str | Target = "host", accuracy: str = "default", backend: str = "cpu",
     ) -> None:  # fmt: skip
         check_options(threads, accuracy)
         self._model = as_graph(model, dims)
+        if state is not None:
+            keep_state(self._model, state)
         rules = (tuple(freeze), seed, clip_norm, clip_value, accumulate, nonfinite, check_gradients)
         self.recipe = Recipe(find_loss(loss), optimizer or SGD(lr=1e-2), *rules)
         self.threads = threads
@@ -73,7 +79,8 @@ class TrainStep:
         self._forget()
 
     def __call__(self, x: Any, y: Any, lr: float | None = None, update: bool | None = None) -> dict[str, Any]:
-        """One batch. x: an array, a tuple of them, or arrays by input name; y: the target; lr: instead of the optimizer's for this update.
+        """One batch. x: an array, a tuple of them, or arrays by input name; y: the target, or a pair of it and what counts of it (see
+        `graphc.losses`); lr: instead of the optimizer's for this update.
 
         update: of a step that accumulates, whether this batch completes an update with those that wait (None: every `accumulate`-th does).
         "grad_norm" is the norm of the gradient before clipping, of the update, or of the batch alone where there is none; None where it
@@ -127,14 +134,15 @@ class TrainStep:
 
     @property
     def state(self) -> dict[str, Array]:
-        """A copy of all that steps have changed: parameters, moments, running statistics, the number of steps (`train.step`)."""
+        """A copy of all that steps have changed: parameters, moments, running statistics, the model's own state, the number of steps
+        (`train.step`)."""
         with self._lock:
             return {name: array.copy() for name, array in self._state.items()}
 
     @state.setter
     def state(self, arrays: Mapping[str, Array]) -> None:
         """Continue from a saved state. Raises InputError for a parameter of another shape or dtype."""
-        known = self._model.parameters
+        known = {**self._model.parameters, **self._model.states}
         for name, array in arrays.items():
             if name in known:
                 _check(name, array, known[name].type.static_shape, known[name].type.dtype.numpy)
@@ -147,8 +155,16 @@ class TrainStep:
                 else:
                     self._state[name] = aligned(np.asarray(array))
 
+    def reset_state(self) -> None:
+        """The model's own state has its initial value again; parameters, moments and statistics stay."""
+        with self._lock:
+            for name, value in self._model.states.items():
+                if name in self._state:
+                    self._state[name][...] = value.data
+
     def graph(self) -> Graph:
-        """The model for inference with the parameters and statistics of now: for `graphc.compile` and `graphc.save_onnx`."""
+        """The model for inference with the parameters and statistics of now: for `graphc.compile` and `graphc.save_onnx`. The model's own
+        state starts with its initial value."""
         made = self._model.copy()
         with self._lock:
             for name, value in made.parameters.items():
@@ -166,10 +182,14 @@ class TrainStep:
         self._gather = Executable(signature(self._model, self.recipe, False), self._compiler(build_accumulation))
         self._gradients = Executable(signature(self._model, self.recipe, False), self._compiler(build_gradients))
 
-    def _compiler(self, build: Callable[[Graph, Recipe], Graph]) -> Callable[[Mapping[str, int]], Compiled]:
+    def _compiler(
+        self, build: Callable[[Graph, Recipe], Graph], carried: Mapping[str, Array] | None = None
+    ) -> Callable[[Mapping[str, int]], Compiled]:
+        """`carried`: memory of the model's own state, where it is not the step's."""
+
         def compile_for(sizes: Mapping[str, int]) -> Compiled:
             graph = build(self._model.bind(sizes), self.recipe)
-            own_state(graph, self._state)
+            own_state(graph, self._state, carried)
             lowered, plan = lower(graph, self._context)
             program = self._backend.compile(lowered, plan, self.threads)
             return Compiled(plan, program, apart_of(lowered, plan), lambda: lowered)
@@ -237,4 +257,4 @@ def by_name(model: Graph, x: Any) -> dict[str, Any]:
 
 def _check(name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if array.shape != shape or array.dtype != dtype:
-        raise InputError(f"parameter {name!r} is {dtype}{list(shape)}, got {array.dtype}{list(array.shape)}")
+        raise InputError(f"{name!r} is {dtype}{list(shape)}, got {array.dtype}{list(array.shape)}")

@@ -37,6 +37,8 @@ class Trainer:
     `graphc.schedules`, or a function of the epoch that gives a factor. metrics: names or objects of `graphc.metrics` (None: accuracy where
     the targets are labels). callbacks: of `graphc.callbacks`. checkpoint_dir: where a `Checkpoint` is kept, which watches `monitor`.
     seed: of dropout and of the order of the examples. progress: a bar on a terminal, one line per epoch elsewhere, on standard output.
+    The state of a model that has some (`graphc.state`) is carried from batch to batch and reset at the start of each epoch, validation
+    and prediction, each with a state of its own; batches must then come in order, as from `graphc.data.TextStreams`.
 
     `epoch`, `batch`: epochs done, and batches of this epoch done; `steps`: updates done; `history`: rows of the epochs done.
     """
@@ -58,8 +60,9 @@ class Trainer:
         self.epoch = self.batch = self.steps = self.epochs = 0
         self.epoch_length: int | None = None
         self.stop = False
-        default = ("accuracy",) if self.step.recipe.loss.labels else ()
-        self.totals = Totals(find_metrics(default if metrics is None else metrics))
+        loss = self.step.recipe.loss
+        default = ("accuracy",) if loss.labels else ()
+        self.totals = Totals(find_metrics(default if metrics is None else metrics, getattr(loss, "axis", 1)))
         self.metrics = self.totals.metrics
         self.schedule_state = self.schedule.start()
         self.last_rate = self.rate
@@ -83,7 +86,11 @@ class Trainer:
         capture(self).save(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a checkpoint. Raises InputError for one that does not fit: another model, optimizer, metric, schedule or seed."""
+        """Go on from a checkpoint. Rates and other numbers of optimizer and schedule are this Trainer's.
+
+        Raises InputError, before anything is changed, where parameters, moments, sums of metrics or the state of the schedule have other
+        names or shapes, or the seed is another.
+        """
         restore(self, Snapshot.load(path), str(path))
 
     def graph(self) -> Graph:
@@ -133,6 +140,8 @@ class Trainer:
 
     def _epoch(self, batches: Batches, held_out: Batches | None) -> None:
         started = perf_counter()
+        if not self.batch:
+            self.step.reset_state()
         batches.set_position(self.epoch, self.batch)
         self._tell("on_epoch_begin")
         with reading(batches) as found:
@@ -198,6 +207,7 @@ class Trainer:
 
     def _evaluate(self, batches: Batches) -> dict[str, float]:
         totals = self.totals.fresh()
+        self._evaluation.reset_state()
         batches.set_position(0, 0)
         with reading(batches) as found:
             for number, (x, y) in enumerate(found):
@@ -214,6 +224,7 @@ class Trainer:
     def predict(self, x: Any, batch_size: int | None = None) -> Any:
         """The model's outputs in inference: an array (N, ...), or a tuple of them. x: an array (N, ...), a tuple of arrays, or by name."""
         batches = self._batches((x, np.zeros(size_of(x))), batch_size, False, False)
+        self._evaluation.reset_state()
         parts = [self._evaluation.predict(part) for part, _ in batches]
         if len(parts) == 1:
             return parts[0]

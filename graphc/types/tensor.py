@@ -36,6 +36,8 @@ class TensorType:
 
     def bind(self, sizes: Mapping[str, DimLike]) -> TensorType:
         """With symbols replaced. Raises ShapeError where a size becomes negative."""
+        if not sizes:
+            return self
         made = replace(self, shape=tuple(substitute(dim, sizes) for dim in self.shape))
         if any(isinstance(dim, int) and dim < 0 for dim in made.shape):
             given = ", ".join(f"{name}={size}" for name, size in sizes.items())

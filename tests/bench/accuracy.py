@@ -26,7 +26,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers of tests, for a script run by its path
 
 import graphc
-from bench.train_nets import NETS, ordered
+from bench.net import ordered
+from bench.train_nets import NETS
 from graphc.autodiff.optim import SGD, Adam, Group, Optimizer
 from graphc.train.batches import ArrayBatches
 

@@ -30,14 +30,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers of t
 
 import graphc
 from bench.conv_bench import peak
+from bench.net import Net, ordered
 from bench.tables import slowest_kernels, table_head, table_line, timed
-from bench.train_nets import NETS, Net, ordered
+from bench.train_nets import NETS
 from graphc_cpu import host
 from graphc_cpu.runtime.pool import Pool
 
 RATE, MOMENTUM = 0.01, 0.9
 CHECK_STEPS = 3
-CHECK_RATE = 1e-3  # of the steps that are compared: small, so that rounding does not grow from step to step
 ENGINES = ("graphc", "eager", "compile")
 
 
@@ -61,16 +61,18 @@ class Row:
 class Graphc:
     def __init__(self, net: Net, threads: int) -> None:
         optimizer = graphc.optim.SGD(lr=RATE, momentum=MOMENTUM)
-        self.step = graphc.TrainStep(net.model, optimizer=optimizer, threads=threads, dims={"N": net.batch})
-        self.names = list(self.step.parameters)
+        self.net = net
+        self.step = graphc.TrainStep(net.model, optimizer=optimizer, threads=threads, dims=net.dims)
 
     def parameters(self) -> list[Any]:
-        return [self.step.parameters[name] for name in self.names]
+        """In PyTorch's order."""
+        return list(self.net.convert(self.step.parameters).values())
 
     def load(self, arrays: Mapping[str, Any]) -> None:
         for name, array in arrays.items():
             self.step.parameters[name] = array
         self.step.state = {name: np.zeros_like(array) for name, array in self.step.state.items() if name.endswith("momentum_buffer")}
+        self.step.reset_state()
 
     def __call__(self, x: Any, y: Any, lr: float = RATE) -> float:
         return float(self.step(x, y, lr)["loss"])
@@ -81,7 +83,7 @@ class Torch:
 
     def __init__(self, net: Net, parameters: Mapping[str, Any], threads: int, compiled: bool = False, dtype: Any = torch.float32) -> None:
         torch.set_num_threads(threads)
-        self.net, self.dtype = net.torch(parameters, dtype), dtype
+        self.net, self.dtype, self.convert = net.torch(parameters, dtype), dtype, net.convert
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=RATE, momentum=MOMENTUM)
         self.loss = torch.compile(self._loss) if compiled else self._loss
 
@@ -93,14 +95,17 @@ class Torch:
 
     def load(self, arrays: Mapping[str, Any]) -> None:
         with torch.no_grad():
-            for tensor, array in zip(ordered(self.net).values(), arrays.values(), strict=True):
+            for tensor, array in zip(ordered(self.net).values(), self.convert(arrays).values(), strict=True):
                 tensor.copy_(torch.from_numpy(array))
         self.optimizer.state.clear()
+        if hasattr(self.net, "reset"):
+            self.net.reset()
 
     def __call__(self, x: Any, y: Any, lr: float = RATE) -> float:
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(torch.from_numpy(x).to(self.dtype), torch.from_numpy(y))
+        inputs = torch.from_numpy(x)
+        loss = self.loss(inputs.to(self.dtype) if inputs.is_floating_point() else inputs, torch.from_numpy(y))
         loss.backward()
         self.optimizer.step()
         return float(loss.detach())
@@ -136,8 +141,9 @@ def _errors(net: Net, contestants: Mapping[str, Any], first: Mapping[str, Any], 
     for name, engine in {"float64": oracle, **contestants}.items():
         engine.load(first)
         for seed in range(CHECK_STEPS):
-            engine(*net.data(1000 + seed), CHECK_RATE)
-        changes[name] = [after.astype(np.float64) - before for after, before in zip(engine.parameters(), first.values(), strict=True)]
+            engine(*net.data(1000 + seed), net.check_rate)
+        pairs = zip(engine.parameters(), net.convert(first).values(), strict=True)
+        changes[name] = [after.astype(np.float64) - before for after, before in pairs]
     wanted = changes.pop("float64")
     scale = sum(float(np.sum(want**2)) for want in wanted)
     errors = {name: sum(float(np.sum((g - w) ** 2)) for g, w in zip(got, wanted, strict=True)) for name, got in changes.items()}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 import graphc
+from bench.char_net import char_net
+from bench.net import Net
 
-Array = np.ndarray[Any, np.dtype[Any]]
 EXPANDED = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))  # MobileNetV2
 INCEPTION = (  # GoogLeNet: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, projection, and whether a pool follows
     (64, 96, 128, 16, 32, 32, False), (128, 128, 192, 32, 96, 64, True), (192, 96, 208, 16, 48, 64, False),
@@ -173,38 +171,10 @@ class GoogLeNet(nn.Module):
         return self.out(self.body(x).mean((2, 3)))
 
 
-@dataclass(frozen=True)
-class Net:
-    """A model, its PyTorch twin, the shape of one image, and the batch that is timed."""
-
-    model: Any
-    twin: Callable[[], nn.Module]
-    image: tuple[int, ...]
-    classes: int
-    batch: int
-
-    def data(self, seed: int) -> tuple[Array, Array]:
-        rng = np.random.default_rng(seed)
-        return rng.standard_normal((self.batch, *self.image), np.float32), rng.integers(0, self.classes, self.batch)
-
-    def torch(self, parameters: Mapping[str, Array], dtype: Any = torch.float32) -> nn.Module:
-        """The twin with these parameters (in the order of the graph), training."""
-        net = self.twin()
-        with torch.no_grad():
-            for tensor, array in zip(ordered(net).values(), parameters.values(), strict=True):
-                assert tuple(tensor.shape) == array.shape, (tensor.shape, array.shape)
-                tensor.copy_(torch.from_numpy(array))
-        return net.to(dtype).train()
-
-
-def ordered(net: nn.Module) -> dict[str, Any]:
-    """Parameters and running statistics, in the order of the layers."""
-    return {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
-
-
 NETS = {
     "lenet5": Net(lenet5, LeNet5, (1, 28, 28), 10, 64),
     "resnet18": Net(resnet18, ResNet18, (3, 32, 32), 10, 32),
     "mobilenet_v2": Net(mobilenet_v2, MobileNetV2, (3, 96, 96), 100, 16),
     "googlenet": Net(googlenet, GoogLeNet, (3, 96, 96), 100, 16),
+    "char_lstm": char_net("lstm", units=256, layers=2, classes=65, batch=32, steps=64),
 }

@@ -162,7 +162,12 @@ def test_resume_continues_bit_for_bit(lenet: Path, folder: Path, tmp_path: Path)
     call("train", lenet, *options, "--epochs", "3", "-o", whole)
     kept = ["--checkpoint-dir", tmp_path / "runs"]
     call("train", lenet, *options, *kept, "--epochs", "2", "-o", pieces)
-    assert "there is a checkpoint already" in refused("train", lenet, *options, *kept, "--epochs", "3", "-o", pieces)
+    again = ("train", lenet, *options, *kept, "--epochs", "3", "-o", pieces)
+    assert "there is a checkpoint already" in refused(*again)
+    last = tmp_path / "runs" / "last.safetensors"
+    last.rename(tmp_path / "last")
+    assert "best.safetensors" in refused(*again), "the best model of another run would be taken for one of this run"
+    (tmp_path / "last").rename(last)
     files = ["--history", tmp_path / "history.csv", "-o", pieces]
     report = call_json("train", lenet, *options, *kept, "--epochs", "3", "--resume", *files)
     assert [row["epoch"] for row in report["history"]] == [1, 2, 3]

@@ -78,6 +78,18 @@ def test_matches_model(case: dict[str, Any], level: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("rows", [1, 2, 10])
+@pytest.mark.parametrize("pad", [(4, 4), (6, 1), (0, 7), (9, 9)])
+@pytest.mark.parametrize("step", [(1, 1), (2, 1), (1, 3), (3, 2)])
+def test_kernel_rows_in_the_padding_are_left_out(step: tuple[int, int], pad: tuple[int, int], rows: int, level: str) -> None:
+    """Also where a whole row of the output sees nothing but padding."""
+    target, (stride, dilation) = named(level), step
+    size = (rows + 8, 9) if dilation > 1 else (rows, 9)
+    kwargs = {"stride": (stride, 1), "dilation": (dilation, 1), "pad": (pad, (2, 2)), "plain_x": True, "plain_y": True}
+    check_conv(with_bias(target, 3, min(6, target.lanes(f32) // 2), size, (5, 5), **kwargs), level)
+
+
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_around_the_tile(off: int, level: str) -> None:
     target = named(level)

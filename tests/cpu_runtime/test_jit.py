@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
 from graphc.errors import BackendError, GraphcError
 from graphc.target import TARGETS, Target
+from graphc.types.dtype import f32
 from graphc_cpu import codegen, elf, host, jit
 from graphc_cpu.emit.ir import Function, module
+from graphc_cpu.micro.outer import OuterTile, Pixels
 
 
 def fill_ir(name: str, value: float, target: Target) -> str:
@@ -46,6 +50,49 @@ def test_falls_back_where_llvmlite_is_different(monkeypatch: pytest.MonkeyPatch)
     finally:
         monkeypatch.undo()
         codegen.raw_functions.cache_clear()
+
+
+def outer_ir(target: Target) -> str:
+    """A loop full of multiply-adds, whose code depends on the passes that are off on some machines."""
+    f = Function("outer", [("ptr", "x"), ("ptr", "g"), ("ptr", "sums")])
+    x, g, sums = f.parameters
+    lanes = target.lanes(f32)
+    places = [f.pointer(sums, i * lanes, "float") for i in range(24)]
+    OuterTile(f, f32, lanes, range(12), [0, 1000], [Pixels(9, 100, 3000), Pixels(60, 12, 2 * lanes)]).emit(x, g, places)
+    return module(target.triple, [f])
+
+
+def test_levels_that_are_compiled_at_once_do_not_disturb_each_other() -> None:
+    texts = {level: outer_ir(target) for level, target in TARGETS.items()}
+    alone = {level: codegen.Generator(TARGETS[level]).object(text) for level, text in texts.items()}
+    done: list[bool] = []
+
+    def compile_often(level: str) -> None:
+        target = TARGETS[level]
+        for _ in range(5):
+            found = jit.compile_objects([(level, lambda: texts[level])] * 2, target, threads=2)
+            done.append(found[level] == alone[level])
+
+    threads = [threading.Thread(target=compile_often, args=(level,)) for level in (*TARGETS, *TARGETS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert done == [True] * 10 * len(TARGETS)
+
+
+def test_code_of_others_is_generated_as_ever() -> None:
+    target = TARGETS["avx512"]
+    text = outer_ir(target)
+
+    def foreign() -> str:
+        parsed = llvm.parse_assembly(text)
+        assembly: str = codegen.target_machine(target).emit_assembly(parsed)
+        return assembly
+
+    before = foreign()
+    assert jit.assembly(text, target) != before
+    assert foreign() == before
 
 
 @pytest.mark.parametrize("level", sorted(TARGETS))

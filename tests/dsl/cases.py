@@ -165,6 +165,28 @@ RECURRENT = [
            lambda x, p, kind=kind: _recurrent(kind, x, p, 2, True, torch.tensor([2, 4]))) for kind in ("rnn", "lstm", "gru")),
 ]  # fmt: skip
 
+
+
+def _running_mean(x: Any) -> Any:
+    y, _ = graphc.scan(lambda m, xt: (m * 0.5 + xt * 0.5,) * 2, x, x[:, 0])
+    return y
+
+
+def _running_mean_by_torch(x: torch.Tensor, p: Params) -> torch.Tensor:
+    rows = [x[:, 0]]
+    for t in range(x.shape[1]):
+        rows.append(rows[-1] * 0.5 + x[:, t] * 0.5)
+    return torch.stack(rows[1:], 1)
+
+
+CONTROL = [
+    Case("scan", STEPS, _running_mean, _running_mean_by_torch),
+    Case("while_loop", ROWS, lambda x: graphc.while_loop(lambda v: graphc.any(graphc.abs(v) > 0.5), lambda v: v * 0.5, x),
+         lambda x, p: x * 0.5 ** torch.ceil(torch.log2(x.abs().max() / 0.5)).clamp(min=0)),
+    Case("cond", ROWS, lambda x: graphc.cond(x.sum() > 0.0, lambda: graphc.linear(x, 4, name="l"), lambda: x[:, :4] * 2.0, name="c"),
+         lambda x, p: F.linear(x, p["c.then.l.weight"], p["c.then.l.bias"]) if x.sum() > 0 else x[:, :4] * 2),
+]  # fmt: skip
+
 ACTIVATION = [
     _unary("relu", F.relu), _unary("relu6", F.relu6), _unary("elu", F.elu), _unary("selu", F.selu), _unary("celu", F.celu),
     _unary("gelu", F.gelu), _unary("silu", F.silu), _unary("swish", F.silu), _unary("mish", F.mish), _unary("softplus", F.softplus),
@@ -216,6 +238,11 @@ MOVEMENT = [
     Case("gather_elements", ROWS, lambda x: graphc.gather_elements(x, graphc.cast(x > 0, graphc.i64), 1),
          lambda x, p: x.gather(1, (x > 0).long())),
     Case("one_hot", ROWS, lambda x: graphc.one_hot(graphc.cast(x > 0, graphc.i64), 3), lambda x, p: F.one_hot((x > 0).long(), 3)),
+    Case("sequence_mask", ROWS, lambda x: graphc.sequence_mask(graphc.cast(x > 0, graphc.i64).sum(1), x.shape[1]),
+         lambda x, p: torch.arange(7)[None] < (x > 0).sum(1, keepdim=True)),
+    Case("sequence_mask, dtype", ROWS, lambda x: x * graphc.sequence_mask(graphc.constant(np.array([9, -1, 2], np.int32)), 7, x.dtype),
+         lambda x, p: torch.stack([x[0], 0 * x[1], x[2] * (torch.arange(7) < 2)])),
+    Case("sample, temperature 0", ROWS, lambda x: graphc.sample(x, temperature=0), lambda x, p: x.argmax(-1)),
     Case("triu", ROWS, lambda x: graphc.triu(x, 1), lambda x, p: x.triu(1)),
     Case("tril", ROWS, graphc.tril, lambda x, p: x.tril()),
     Case("pixel_shuffle", (1, 8, 3, 2), lambda x: graphc.pixel_shuffle(x, 2), lambda x, p: F.pixel_shuffle(x, 2)),
@@ -278,4 +305,4 @@ LOSS = [
          lambda x, p: F.binary_cross_entropy_with_logits(x, torch.full_like(x, 0.25))),
 ]  # fmt: skip
 
-CASES = [*CONV, *POOL, *NORM, *MATRIX, *RECURRENT, *ACTIVATION, *POINTWISE, *MOVEMENT, *REDUCTION, *LOSS]
+CASES = [*CONV, *POOL, *NORM, *MATRIX, *RECURRENT, *CONTROL, *ACTIVATION, *POINTWISE, *MOVEMENT, *REDUCTION, *LOSS]

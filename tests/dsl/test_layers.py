@@ -57,7 +57,7 @@ def test_no_layer_is_forgotten() -> None:
     text = inspect.getsource(cases)
     no_layers = {
         "bool_", "block", "demo", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "init", "load_script", "Model", "model", "parameter",
-        "scope", "Tensor", "u8", "u16", "u32", "u64",
+        "scope", "state", "Tensor", "u8", "u16", "u32", "u64",
     }  # fmt: skip
     names = set(graphc._DSL) - no_layers
     assert len(names) > 100
@@ -80,6 +80,7 @@ def test_pool_and_conv_check_the_rank() -> None:
 BAD_RECURRENT: dict[str, tuple[dict[str, Any], tuple[int, ...], str]] = {
     "rank": ({}, (2, 3), "no batch of sequences"),
     "no layers": ({"layers": 0}, (2, 4, 3), "layers"),
+    "dropout between one layer": ({"dropout": 0.5}, (2, 4, 3), "dropout=0.5 between one layer"),
     "two directions": ({"bidirectional": True, "reverse": True}, (2, 4, 3), "one of them"),
     "lengths": ({"lengths": np.array([1.0, 2.0], np.float32)}, (2, 4, 3), "lengths are f32"),
     "h0": ({"h0": np.zeros((2, 1, 6), np.float32)}, (2, 4, 3), "h0 is"),

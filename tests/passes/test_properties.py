@@ -21,7 +21,10 @@ from ops.runners import run_reference
 seeds = st.integers(0, 1 << 32)
 DISTINCT = {step.run: step for step in ALL}
 # What random graphs may give nothing to do.
-IDLE = ("decompose", "recompute", "scale-weights", "choose-algorithm", "fuse-depthwise", "compress-weights", "order-updates")
+IDLE = (
+    "decompose", "recompute", "scale-weights", "choose-algorithm", "fuse-depthwise", "compress-weights", "order-updates",
+    "capture-constants", "recapture-constants", "trim-loops", "hoist-products",
+)  # fmt: skip
 
 
 def _same(graph: Graph, expected: tuple[Array, ...], arrays: list[Array]) -> None:

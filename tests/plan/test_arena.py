@@ -12,7 +12,7 @@ from graphc.driver import lower
 from graphc.errors import ResourceError
 from graphc.ir.graph import Graph, Kind, Value
 from graphc.passes.base import Context
-from graphc.schedule import planner as planning
+from graphc.schedule import addresses
 from graphc.schedule.memory import ALIGN, SLACK, Buffer, Lifetime, assign
 from graphc.schedule.plan import Plan
 from graphc.target import named
@@ -66,7 +66,7 @@ def _planned(graph: Graph, level: str, monkeypatch: pytest.MonkeyPatch) -> tuple
         return offsets, size
 
     with monkeypatch.context() as patch:
-        patch.setattr(planning, "assign", spy)
+        patch.setattr(addresses, "assign", spy)
         _, plan = lower(graph, Context(named(level)))
     ((lifetimes, offsets),) = seen
     return plan, lifetimes, offsets

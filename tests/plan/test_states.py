@@ -34,6 +34,9 @@ UPDATES = {
     "through reshapes": SUM + "%a = reshape(%y) {shape=(1, 2)} : f32[1,2]\n%b = tanh(%a) : f32[1,2]\n"
     "%d = reshape(%b) {shape=(2,)} : f32[2]\nupdate %s = %d",
     "nothing reads it": "output x = %x\nupdate %s = %x",
+    "the old value moves on": SUM.replace("output y = %y", "output x = %x") + "update %t = %s\nupdate %s = %y",
+    "one value for two states, which nobody returns": SUM.replace("output y = %y", "output x = %x") + "update %s = %y\nupdate %t = %y",
+    "each from both": "%a = add(%s, %t) : f32[2]\n%b = sub(%s, %t) : f32[2]\noutput x = %x\nupdate %s = %a\nupdate %t = %b",
 }
 
 

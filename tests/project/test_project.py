@@ -39,7 +39,8 @@ def test_package_is_typed_and_importable(root: Path, package: str) -> None:
     "from graphc.data import Loader as found; assert found is graphc.data.Loader",
     "import graphc.losses as found; assert found is graphc.losses and found.MSE",
     "import graphc.schedules, graphc.metrics, graphc.callbacks; assert graphc.schedules.Cosine and graphc.callbacks.Curves",
-    "import graphc.metrics as found; assert len(found.__all__) == 9 and found.TopK.__module__ == 'graphc.train.metrics'",
+    "from graphc.decode import greedy as found; assert found is graphc.decode.greedy",
+    "import graphc.metrics as found; assert len(found.__all__) == 10 and found.TopK.__module__ == 'graphc.train.metrics'",
 ])  # fmt: skip
 def test_modules_are_found_by_attribute_and_by_import(line: str) -> None:
     """In either order; `import graphc` alone loads no numpy."""

@@ -33,7 +33,7 @@ class _Rows:
         self.vector = vector_type(self.element, self.lanes)
         outputs = spec.grad.shape[1]
         self.outputs = split(outputs, min(outputs, MOST_OUTPUTS))
-        most = max(1, (target.registers - self.outputs.width - 2) // self.outputs.width)
+        most = max(1, (target.registers - self.outputs.width - 3) // self.outputs.width)
         steps = [d * step for d, step in zip(spec.dilation, spec.x.strides[2:], strict=True)]
         self.taps = [sum(i * step for i, step in zip(tap, steps, strict=True)) for tap in product(*map(range, spec.kernel))]
         self.tiles = split(len(self.taps), most)
@@ -84,7 +84,10 @@ class _Rows:
     def _row(self, x: Value, g: Value, acc: Sequence[Value], outputs: range, taps: range) -> Sequence[Value]:
         """One row: whole vectors, then the rest with zeros behind it."""
         turns, rest = divmod(self.spec.grad.shape[-1], self.lanes)
-        if turns:
+        if turns == 1:
+            acc = self._body(x, g, acc, outputs, taps, self.lanes)
+            x, g = self._at(x, self.lanes), self._at(g, self.lanes)
+        elif turns:
 
             def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
                 at_x, at_g, *sums = carried

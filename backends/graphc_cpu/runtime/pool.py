@@ -69,6 +69,11 @@ class Pool:
         """Address of what a kernel waits for the other threads with: a function and its argument, valid while a run lasts."""
         return ctypes.addressof(self._meeting)
 
+    @property
+    def alone(self) -> int:
+        """Address of the step that runs a table of steps on one thread; 0 for a pool of one thread, which needs none."""
+        return _functions().alone if self.threads > 1 else 0
+
     def close(self) -> None:
         """End and join the workers, after the present run. A later run starts new ones."""
         with self._lock:
@@ -143,6 +148,7 @@ class _Functions:
         self.stop = ctypes.CFUNCTYPE(None, pointer)(self._library["graphc_pool_stop"])
         self.run = ctypes.CFUNCTYPE(None, pointer, pointer, i64)(self._library["graphc_pool_run"])
         self.meet = self._library["graphc_pool_meet"]
+        self.alone = self._library["graphc_pool_alone"]
         self._spin = ctypes.CFUNCTYPE(ctypes.c_bool, pointer, i32, i64)(self._library["graphc_spin"])
         self._turn_ns = min(self._spin_ns() for _ in range(3)) / _CALIBRATION_TURNS
 

@@ -7,6 +7,8 @@ Entry points (the state block is laid out in `state.py`):
 * `void graphc_pool_stop(ptr state)` ends and joins the workers.
 * `void graphc_pool_meet(ptr state)` is a barrier for kernels: every thread of the running step must call it, and equally often.
 * `void graphc_serial(ptr steps, i64 count)` runs a step table as thread 0 of 1; needs no state.
+* `void graphc_pool_alone(ptr args, i64 thread, i64 threads)` is a step, for one thread, that does the same with the table and the count
+  that `args` points to: a loop too small to share.
 * `i1 graphc_spin(ptr word, i32 old, i64 spins)` waits for `*word != old`, at most `spins` turns; exported to be timed.
 
 Protocol. A run: the caller writes STEPS and COUNT, then EPOCH with release order; a worker that reads the new EPOCH with acquire order
@@ -18,6 +20,9 @@ words are at rest when workers read them again.
 Sleep. A thread that is about to sleep first counts itself in SLEEPERS, then the kernel compares the word again; a thread that changes
 the word does so first and then reads SLEEPERS; all of that sequentially consistent, so no wake-up is lost and none is sent in vain while
 nobody sleeps.
+
+Decisions (`state.Decision`). Thread 0 alone writes where all go on, between two barriers: the one behind the step before, so that what it
+reads is written and nobody uses the pointers that it moves, and one of the decision's own, behind which the others read its word.
 
 Every run works in the default floating-point environment (round to nearest, denormals kept), whatever the calling thread has set, and
 restores that: results do not depend on it, nor on which thread computed what.
@@ -163,9 +168,101 @@ define void @graphc_pool_meet(ptr %state) nounwind {
 }
 """
 
-_STEPS = """
+_STEP = """
 %step = type { ptr, ptr, i64 }
+"""
 
+_DECIDE = """
+define internal void @decide(ptr %record) nounwind {
+entry:
+  %decided.p = getelementptr i8, ptr %record, i64 DECIDED
+  %ran.p = getelementptr i8, ptr %record, i64 RAN
+  %repeats.p = getelementptr i8, ptr %record, i64 REPEATS
+  %counter.pp = getelementptr i8, ptr %record, i64 COUNTER
+  %trips.p = getelementptr i8, ptr %record, i64 TRIPS
+  %length.pp = getelementptr i8, ptr %record, i64 LENGTH
+  %condition.pp = getelementptr i8, ptr %record, i64 CONDITION
+  %negated.p = getelementptr i8, ptr %record, i64 NEGATED
+  %body.p = getelementptr i8, ptr %record, i64 BODY
+  %behind.p = getelementptr i8, ptr %record, i64 BEHIND
+  %limit.p = getelementptr i8, ptr %record, i64 LIMIT
+  %status.pp = getelementptr i8, ptr %record, i64 STATUS
+  %last.p = getelementptr i8, ptr %record, i64 LAST
+  %moves.pp = getelementptr i8, ptr %record, i64 MOVES
+  %moved.p = getelementptr i8, ptr %record, i64 MOVED
+  %repeats = load i64, ptr %repeats.p
+  %counter.p = load ptr, ptr %counter.pp
+  %again = icmp ne i64 %repeats, 0
+  %before = load i64, ptr %counter.p
+  %one.more = add i64 %before, 1
+  %n = select i1 %again, i64 %one.more, i64 0
+  store i64 %n, ptr %counter.p
+  store i64 %n, ptr %ran.p
+  %trips = load i64, ptr %trips.p
+  %within = icmp slt i64 %n, %trips
+  %length.p = load ptr, ptr %length.pp
+  %endless = icmp eq ptr %length.p, null
+  br i1 %endless, label %counted, label %count
+count:
+  %length = load i64, ptr %length.p
+  %short = icmp slt i64 %n, %length
+  br label %counted
+counted:
+  %left = phi i1 [ true, %entry ], [ %short, %count ]
+  %condition.p = load ptr, ptr %condition.pp
+  %free = icmp eq ptr %condition.p, null
+  br i1 %free, label %tested, label %test
+test:
+  %flag = load i8, ptr %condition.p
+  %set = icmp ne i8 %flag, 0
+  %negated = load i64, ptr %negated.p
+  %turned = icmp ne i64 %negated, 0
+  %holds = xor i1 %set, %turned
+  br label %tested
+tested:
+  %true = phi i1 [ true, %counted ], [ %holds, %test ]
+  %both = and i1 %within, %left
+  %going = and i1 %both, %true
+  %limit = load i64, ptr %limit.p
+  %spent = icmp sge i64 %n, %limit
+  %over = and i1 %going, %spent
+  br i1 %over, label %broken, label %choose
+broken:
+  %status.p = load ptr, ptr %status.pp
+  store i64 1, ptr %status.p
+  %last = load i64, ptr %last.p
+  store i64 %last, ptr %decided.p
+  ret void
+choose:
+  %body = load i64, ptr %body.p
+  %behind = load i64, ptr %behind.p
+  %target = select i1 %going, i64 %body, i64 %behind
+  store i64 %target, ptr %decided.p
+  %moves = load ptr, ptr %moves.pp
+  %moved = load i64, ptr %moved.p
+  %back = sub i64 0, %before
+  %times = select i1 %going, i64 1, i64 %back
+  %any = icmp sgt i64 %moved, 0
+  br i1 %any, label %move, label %end
+move:
+  %i = phi i64 [ 0, %choose ], [ %following, %move ]
+  %pair = getelementptr [2 x i64], ptr %moves, i64 %i
+  %bytes.p = getelementptr i8, ptr %pair, i64 8
+  %pointer.p = load ptr, ptr %pair
+  %bytes = load i64, ptr %bytes.p
+  %pointer = load i64, ptr %pointer.p
+  %distance = mul i64 %bytes, %times
+  %new = add i64 %pointer, %distance
+  store i64 %new, ptr %pointer.p
+  %following = add i64 %i, 1
+  %more = icmp slt i64 %following, %moved
+  br i1 %more, label %move, label %end
+end:
+  ret void
+}
+"""
+
+_STEPS = """
 define internal void @steps(ptr %state, i64 %thread, ptr %steps, i64 %count) nounwind {
 entry:
   %threads.p = getelementptr i8, ptr %state, i64 THREADS
@@ -174,7 +271,7 @@ entry:
   %any = icmp sgt i64 %count, 0
   br i1 %any, label %next, label %end
 next:
-  %i = phi i64 [ 0, %entry ], [ %following, %again ]
+  %i = phi i64 [ 0, %entry ], [ %following, %again ], [ %target, %decided ]
   %function.p = getelementptr %step, ptr %steps, i64 %i
   %args.p = getelementptr %step, ptr %steps, i64 %i, i32 1
   %flags.p = getelementptr %step, ptr %steps, i64 %i, i32 2
@@ -183,6 +280,21 @@ next:
   %flags = load i64, ptr %flags.p
   %following = add i64 %i, 1
   %more = icmp slt i64 %following, %count
+  %decision.bit = and i64 %flags, DECISION
+  %decision = icmp ne i64 %decision.bit, 0
+  br i1 %decision, label %deciding, label %calling
+deciding:
+  br i1 %first, label %decide, label %decided
+decide:
+  call void @decide(ptr %args)
+  br label %decided
+decided:
+  call void @barrier(ptr %state, i1 true)
+  %target.p = getelementptr i8, ptr %args, i64 DECIDED
+  %target = load i64, ptr %target.p
+  %goes.on = icmp slt i64 %target, %count
+  br i1 %goes.on, label %next, label %end
+calling:
   %solo.bit = and i64 %flags, THREAD_0
   %solo = icmp ne i64 %solo.bit, 0
   br i1 %solo, label %alone, label %shared
@@ -374,35 +486,62 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(i64, ptr)
 """
 
-_SERIAL = """
-%step = type { ptr, ptr, i64 }
-
-define void @graphc_serial(ptr %steps, i64 %count) nounwind {
+_WALK = """
+define internal void @walk(ptr %steps, i64 %count) nounwind {
 entry:
-  %floats = call i64 @save_floats()
-  call void @set_floats(i64 DEFAULT_FLOATS)
   br label %next
 next:
-  %i = phi i64 [ 0, %entry ], [ %following, %step ]
+  %i = phi i64 [ 0, %entry ], [ %following, %call ], [ %target, %decide ]
   %more = icmp slt i64 %i, %count
   br i1 %more, label %step, label %done
 step:
   %function.p = getelementptr %step, ptr %steps, i64 %i
   %args.p = getelementptr %step, ptr %steps, i64 %i, i32 1
+  %flags.p = getelementptr %step, ptr %steps, i64 %i, i32 2
   %function = load ptr, ptr %function.p
   %args = load ptr, ptr %args.p
+  %flags = load i64, ptr %flags.p
+  %decision.bit = and i64 %flags, DECISION
+  %decision = icmp ne i64 %decision.bit, 0
+  br i1 %decision, label %decide, label %call
+decide:
+  call void @decide(ptr %args)
+  %target.p = getelementptr i8, ptr %args, i64 DECIDED
+  %target = load i64, ptr %target.p
+  br label %next
+call:
   call void %function(ptr %args, i64 0, i64 1)
   %following = add i64 %i, 1
   br label %next
 done:
+  ret void
+}
+"""
+
+_SERIAL = """
+define void @graphc_serial(ptr %steps, i64 %count) nounwind {
+  %floats = call i64 @save_floats()
+  call void @set_floats(i64 DEFAULT_FLOATS)
+  call void @walk(ptr %steps, i64 %count)
   call void @set_floats(i64 %floats)
+  ret void
+}
+"""
+
+_ALONE = """
+define void @graphc_pool_alone(ptr %args, i64 %thread, i64 %threads) nounwind {
+  %count.p = getelementptr i8, ptr %args, i64 8
+  %steps = load ptr, ptr %args
+  %count = load i64, ptr %count.p
+  call void @walk(ptr %steps, i64 %count)
   ret void
 }
 """
 _OFFSETS = (
     "EPOCH_SLEEPERS", "ARRIVED", "PHASE_SLEEPERS", "PHASE", "STEPS", "COUNT", "THREADS", "IDLE_SPIN", "BARRIER_SPIN", "STARTED", "STOP",
     "PLACE", "CALLER_CPU", "MASK_BYTES", "MASK", "SCRATCH", "WORKERS", "WORKER_BYTES", "WORKER_INDEX", "WORKER_HANDLE", "NO_BARRIER",
-    "THREAD_0",
+    "THREAD_0", "DECISION", "DECIDED", "RAN", "REPEATS", "COUNTER", "TRIPS", "LENGTH", "CONDITION", "NEGATED", "BODY", "BEHIND", "LIMIT",
+    "STATUS", "LAST", "MOVES", "MOVED",
 )  # fmt: skip
 
 
@@ -412,14 +551,14 @@ def pool_ir(target: Target) -> str:
     if "linux" not in target.triple:
         raise BackendError(f"no thread pool for {target.triple}: it needs Linux's futex", hint="threads=1")
     pause, declaration = _PAUSE[architecture]
-    parts = [_WAITING, _BARRIER, _MEETING, _STEPS, _PLACING, _RUN, _LIFE, _FLOATS[architecture], declaration]
+    parts = [_STEP, _WAITING, _BARRIER, _MEETING, _DECIDE, _WALK, _ALONE, _STEPS, _PLACING, _RUN, _LIFE, _FLOATS[architecture], declaration]
     words = {"FUTEX": _FUTEX[architecture], "WAIT": _WAIT, "WAKE": _WAKE, "PAUSE": pause, "MASK_BITS": 8 * at.MASK_BYTES}
-    return _module(target, parts, words | {name: getattr(at, name) for name in _OFFSETS})
+    return _module(target, parts, words)
 
 
 def serial_ir(target: Target) -> str:
     """The module of `graphc_serial`, which calls nothing."""
-    return _module(target, [_SERIAL, _FLOATS[_architecture(target)]], {})
+    return _module(target, [_STEP, _DECIDE, _WALK, _SERIAL, _FLOATS[_architecture(target)]], {})
 
 
 def _architecture(target: Target) -> str:
@@ -431,6 +570,6 @@ def _architecture(target: Target) -> str:
 
 def _module(target: Target, parts: list[str], words: dict[str, object]) -> str:
     """Parts with every name in capitals replaced by its value."""
-    words = words | {"DEFAULT_FLOATS": _DEFAULT_FLOATS[_architecture(target)]}
+    words = words | {name: getattr(at, name) for name in _OFFSETS} | {"DEFAULT_FLOATS": _DEFAULT_FLOATS[_architecture(target)]}
     text = re.sub(r"\b[A-Z][A-Z_0]+\b", lambda match: str(words[match.group()]), "".join(parts))
     return f'target triple = "{target.triple}"\n{text}\n'

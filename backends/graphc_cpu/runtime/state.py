@@ -34,7 +34,28 @@ WORKER_STATE, WORKER_INDEX, WORKER_HANDLE = 0, 8, 16  # ptr to the state, i64 fr
 
 NO_BARRIER = 1
 THREAD_0 = 2
+DECISION = 4  # the step calls no function; its arguments are a record
 STEP = np.dtype([("function", np.uint64), ("args", np.uint64), ("flags", np.int64)])
+
+
+# A decision's record, by byte: where the run goes on and n (written by each decision), then what it is decided by.
+(
+    DECIDED, RAN, REPEATS, COUNTER, TRIPS, LENGTH, CONDITION, NEGATED, BODY, BEHIND, LIMIT, STATUS, LAST, MOVES, MOVED
+) = range(0, 15 * 8, 8)  # fmt: skip
+RECORD_WORDS = 15
+
+
+class Decision(NamedTuple):
+    """A step at which thread 0 decides where all threads go on: `record` is the address of RECORD_WORDS words.
+
+    With n the number of iterations run so far (*COUNTER: 0 where REPEATS is 0, else one more than before) the run goes on at entry BODY of
+    the table while n < TRIPS, n < *LENGTH (where that is no null) and the byte *CONDITION differs from NEGATED (where it is no null); else
+    at entry BEHIND. Where it would go on and n has reached LIMIT, *STATUS becomes 1 and the run ends: LAST is the table's length. MOVES:
+    MOVED pairs (address of a pointer, bytes): with REPEATS, each pointer moves by its bytes where the run goes on at BODY, and else back to
+    where it was in the first iteration. Between two executions of one decision every thread must pass a barrier.
+    """
+
+    record: int
 
 
 class Step(NamedTuple):
@@ -51,10 +72,15 @@ class Step(NamedTuple):
     solo: bool = False
 
 
-def step_table(steps: Iterable[Step]) -> np.ndarray[Any, np.dtype[Any]]:
+def step_table(steps: Iterable[Step | Decision]) -> np.ndarray[Any, np.dtype[Any]]:
     """The table that `Pool.run` takes the address of (`table.ctypes.data`); keep it alive."""
-    rows = [(s.function, s.args, (0 if s.barrier else NO_BARRIER) | (THREAD_0 if s.solo else 0)) for s in steps]
-    return np.array(rows, dtype=STEP)
+    return np.array([_row(step) for step in steps], dtype=STEP)
+
+
+def _row(step: Step | Decision) -> tuple[int, int, int]:
+    if isinstance(step, Decision):
+        return 0, step.record, DECISION
+    return step.function, step.args, (0 if step.barrier else NO_BARRIER) | (THREAD_0 if step.solo else 0)
 
 
 class State:

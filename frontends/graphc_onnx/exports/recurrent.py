@@ -100,11 +100,13 @@ def _biases(emitter: Emitter, made: _Product, inside: str | None, node: Node, ro
     if made.bias is None and inside is None:
         return ""
     d, dtype = int(node.inputs[1].type.shape[0]), node.inputs[0].type.dtype.numpy
-    zeros = emitter.constant(np.zeros((d, rows), dtype))
-    outer = zeros if made.bias is None else emitter.temp("Reshape", emitter.name(made.bias), emitter.ints([d, rows]))
-    if inside is None:
-        return emitter.temp("Concat", outer, zeros, axis=1)
-    return emitter.temp("Concat", outer, emitter.constant(np.zeros((d, rows - hidden), dtype)), inside, axis=1)
+
+    def zeros(width: int) -> str:
+        return emitter.constant(np.zeros((d, width), dtype))
+
+    outer = zeros(rows) if made.bias is None else emitter.temp("Reshape", emitter.name(made.bias), emitter.ints([d, rows]))
+    inner = [zeros(rows)] if inside is None else [zeros(rows - hidden), inside]
+    return emitter.temp("Concat", outer, *inner, axis=1)
 
 
 def _attributes(op: Any, hidden: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from graphc_onnx.handlers import (
     norm,
     pool,
     quantize,
+    random,
     recurrent,
     reduce,
     resize,
@@ -21,6 +22,6 @@ from graphc_onnx.handlers import (
 )  # fmt: skip
 
 __all__ = [
-    "activation", "arithmetic", "control", "conv", "gather", "loss", "matmul", "movement", "norm", "pool", "quantize", "recurrent",
-    "reduce", "resize", "sequence", "shape", "signal",
+    "activation", "arithmetic", "control", "conv", "gather", "loss", "matmul", "movement", "norm", "pool", "quantize", "random",
+    "recurrent", "reduce", "resize", "sequence", "shape", "signal",
 ]  # fmt: skip

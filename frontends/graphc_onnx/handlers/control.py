@@ -1,67 +1,163 @@
-"""Control flow, decided while importing: the branch of If that is taken, Loop and Scan unrolled.
+"""Control flow: decided while importing where that can be, else native ops that run sub-graphs.
 
-Conditions and trip counts must be known (constants, shapes, or graph inputs bound by `values`); GRAPHC_MAX_NODES limits what a loop may
-become.
+* A condition that is known (constants, shapes, or graph inputs bound by `values`) chooses the branch of If now; else both are imported.
+* A Loop or Scan whose number of iterations is known, with at most GRAPHC_UNROLL nodes when unrolled, is unrolled; so is one that carries
+  sequences, or values that change their shape. Every other is one node `loop`, in the graph as in machine code.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
-from graphc.errors import ModelError, ShapeError
-from graphc.ir.graph import Value
-from graphc.ops.movement import Concat
+from graphc.errors import DynamicShapeError, ModelError, ShapeError
+from graphc.ir.builder import Builder, ancestors
+from graphc.ir.graph import Kind, Value
+from graphc.knobs import knob
+from graphc.limits import MAX_ITERATIONS, check_iterations
+from graphc.ops.compose import reshape
+from graphc.ops.control import SCALAR, If, Loop
+from graphc.ops.pointwise import Cast
+from graphc.types.dtype import DType, bool_, i64
+from graphc.types.shape import Dim, DimLike
 from graphc_onnx.context import Context, normal_axis
 from graphc_onnx.node import OnnxNode
 from graphc_onnx.registry import Item, onnx_op
-from graphc_onnx.tensors import check_size, dtype_of
+from graphc_onnx.unroll import Source, Undecided, element, may_decide, stacked, tensor, unroll, unroll_scan
+
+if TYPE_CHECKING:
+    from graphc.ir.body import Body
+    from graphc.types.tensor import TensorType
+    from graphc_onnx.tensors import Array
+
+UNROLL = knob("GRAPHC_UNROLL", int, 128, "most nodes that a Loop or Scan with a known number of iterations becomes; else it stays a loop")
 
 
 @onnx_op("If")
-def if_(context: Context, node: OnnxNode) -> list[Item]:
-    chosen = _decided(context, node.input(0), "the condition of If")
+def if_(context: Context, node: OnnxNode) -> Sequence[Item]:
+    condition = node.input(0)
+    if _known_flag(context, condition, "the condition of If") is None:
+        found = _choice(context, node, condition)
+        if found is not None:
+            return found
+    chosen = _decided(context, condition, "the condition of If")
     taken, other = ("then_branch", "else_branch") if chosen else ("else_branch", "then_branch")
     node.graph(other)
     return context.inline(node.graph(taken), {})
 
 
-def _decided(context: Context, value: Value, what: str) -> bool:
-    array = context.array(value, what)
-    if array.size != 1:
-        raise ModelError(f"{what} must be one element, got {value.type}")
-    return bool(array.reshape(-1)[0])
+def _choice(context: Context, node: OnnxNode, condition: Value) -> Sequence[Value] | None:
+    """A native If; None where its branches do not give tensors of equal types, or types that depend on data."""
+    try:
+        (then, results), (other, others) = (context.sub_graph(node.graph(name), []) for name in ("then_branch", "else_branch"))
+    except DynamicShapeError:
+        return None
+    if len(results) != len(others):
+        raise ModelError(f"the branches of If have {len(results)} and {len(others)} outputs")
+    if not all(isinstance(a, Value) and isinstance(b, Value) and a.type == b.type for a, b in zip(results, others, strict=True)):
+        return None
+    captured = [*_finish(then, results), *_finish(other, others)]
+    return context.builder.add_many(If(then.graph, other.graph), _scalar(context.builder, condition, bool_), *captured)
 
 
 @onnx_op("Loop")
-def loop(context: Context, node: OnnxNode) -> list[Item]:
+def loop(context: Context, node: OnnxNode) -> Sequence[Item]:
     """Iterations until the trip count is reached or the condition is false; scan outputs are stacked along a new first axis."""
-    body = node.graph("body")
-    count, condition = node.optional(0), node.optional(1)
-    trips = int(context.array(count, "the trip count of Loop").reshape(-1)[0]) if count is not None else None
-    going = _decided(context, condition, "the condition of Loop") if condition is not None else True
-    carried = list(node.items[2:])
+    body, carried = node.graph("body"), node.items[2:]
     if len(body.input) != 2 + len(carried) or len(body.output) < 1 + len(carried):
         raise ModelError("the body of Loop does not fit the carried values")
-    stacks: list[list[Value]] = [[] for _ in body.output[1 + len(carried) :]]
-    step, yes = 0, context.constant(np.asarray(True))
-    while going and (trips is None or step < trips):
-        number = context.constant(np.asarray(step, np.int64), name=f"{node.name}/{step}")
-        given = [number, yes, *carried]
-        made = context.inline(body, dict(zip((info.name for info in body.input), given, strict=True)), f"{step}/")
-        for stack, item in zip(stacks, made[1 + len(carried) :], strict=True):
-            stack.append(_tensor(item))
-        carried = made[1 : 1 + len(carried)]
-        going = _decided(context, _tensor(made[0]), "the condition inside Loop")
-        step += 1
-    infos = body.output[1 + len(carried) :]
-    return [*carried, *(_stacked(context, stack, 0, info) for stack, info in zip(stacks, infos, strict=True))]
+    count, condition = node.optional(0), node.optional(1)
+    trips = _known_count(context, count)
+    going = True if condition is None else _known_flag(context, condition, "the condition of Loop")
+    tensors = all(isinstance(item, Value) for item in carried) and all(info.type.HasField("tensor_type") for info in body.output)
+    decided = going is not None and (count is None or isinstance(trips, int))
+    if not tensors or (decided and (not going or trips == 0 or may_decide(context, body, carried))):
+        if not decided:
+            trips = _decided_count(context, count)
+            going = condition is None or _decided(context, condition, "the condition of Loop")
+        assert isinstance(trips, int) or trips is None
+        endless = count is None and len(body.output) > 1 + len(carried)  # what it stacks has no known length before its end is known
+        try:
+            return unroll(context, node.name, body, carried, trips, bool(going), None if endless or not tensors else UNROLL.get())
+        except Undecided:
+            if not tensors:
+                raise ShapeError("a loop over sequences whose condition depends on data", hint="give the data as values=...") from None
+    given: list[TensorType | Array] = [SCALAR, np.asarray(True), *(tensor(item).type for item in carried)]
+    try:
+        made, results = context.sub_graph(body, given)
+    except DynamicShapeError as error:
+        if isinstance(trips, int) and going:
+            return _unrolled(context, node, trips, error.reason)
+        raise _data_dependent(context, node, error.reason, error.inputs) from error
+    return _native_loop(context, node, made, results, trips)
+
+
+def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence[Item], trips: DimLike | None) -> Sequence[Item]:
+    """The op; unrolled after all where the carried values change their types in a known number of iterations."""
+    count, condition = node.optional(0), node.optional(1)
+    carried = [tensor(item) for item in node.items[2:]]
+    again, *rest = map(tensor, results)
+    ys = rest[len(carried) :]
+    fixed = condition is None or _known_flag(context, condition, "the condition of Loop") is True
+    known = made.builder.known(again)
+    conditional = not (fixed and known is not None and known.dtype != object and bool(known.all()))
+    counted = count is not None and trips is None
+    if count is None and not conditional:
+        raise ModelError("a Loop without trip count, whose condition is always true", hint="export it with an end")
+    varying = _varying(carried, rest)
+    if varying and isinstance(trips, int) and fixed:
+        return _unrolled(context, node, trips, f"{varying}, depends on data")
+    what = varying or "the number of iterations, so the length of the scan outputs"
+    unknown = _data_dependent(context, node, f"{what}, depends on data", carries=known is None)
+    if varying or (ys and trips is None):
+        raise unknown
+    flags = [_scalar(context.builder, count, i64)] if counted and count is not None else []
+    if conditional:
+        first = context.constant(np.asarray(True)) if condition is None else _scalar(context.builder, condition, bool_)
+        flags.append(first)
+        rest = [_scalar(made.builder, again, bool_), *rest]
+    if isinstance(trips, int) and not conditional:
+        check_iterations(trips, "")
+    axes, back = (0,) * len(ys), (False,) * len(ys)
+    most: DimLike = -1 if trips is None else trips
+    captured = _finish(made, rest)
+    op = Loop(made.graph, len(carried), (), (), axes, back, most, counted, conditional, MAX_ITERATIONS.get())
+    *found, ran = context.builder.add_many(op, *flags, *carried, *captured)
+    for y in found[len(carried) :] if op.is_dynamic else []:
+        context.trim(y, ran, unknown)
+    return found
+
+
+def _unrolled(context: Context, node: OnnxNode, trips: int, why: str) -> Sequence[Item]:
+    """A Loop of any length, which cannot be native; `why` not, where its condition is not known either."""
+    try:
+        return unroll(context, node.name, node.graph("body"), node.items[2:], trips, True, None)
+    except Undecided:
+        raise _data_dependent(context, node, why) from None
+
+
+def _varying(before: Sequence[Value], after: Sequence[Value]) -> str:
+    """What says that a carried value changes its type, if one does."""
+    pairs = ((a, b) for a, b in zip(before, after, strict=False) if a.type != b.type)
+    return next((f"the shape of {a.name!r}, {a.type} before and {b.type} after an iteration" for a, b in pairs), "")
+
+
+def _data_dependent(
+    context: Context, node: OnnxNode, what: str, inputs: Sequence[str] = (), carries: bool = True
+) -> DynamicShapeError:  # fmt: skip
+    """With the graph inputs that decide how often the loop runs, of which the caller may give values. `carries`: also what it carries."""
+    found = [node.optional(0), node.optional(1), *(node.items[2:] if carries else [])]
+    leaves = (leaf for value in found if isinstance(value, Value) and context.known(value) is None for leaf in ancestors(value))
+    names = tuple(dict.fromkeys((*inputs, *(leaf.name for leaf in leaves if leaf.kind is Kind.INPUT))))
+    hint = "give what decides it when loading, load_onnx(..., values={name: array}), or export a loop that carries its results"
+    return DynamicShapeError(what, inputs=names, hint=hint)
 
 
 @onnx_op("Scan", since=9)
-def scan(context: Context, node: OnnxNode) -> list[Item]:
+def scan(context: Context, node: OnnxNode) -> Sequence[Item]:
     """One iteration per element of the scanned axes."""
     scanned = node.integer("num_scan_inputs")
     states = len(node.items) - scanned
@@ -70,10 +166,45 @@ def scan(context: Context, node: OnnxNode) -> list[Item]:
     axes_out, back_out = node.ints("scan_output_axes", [0] * outputs), node.ints("scan_output_directions", [0] * outputs)
     if not len(axes) == len(back) == scanned or not len(axes_out) == len(back_out) == outputs:
         raise ModelError("axes and directions of Scan do not fit its inputs and outputs")
-    sources = [_Source(x, normal_axis(axis, x.type.rank), bool(b)) for x, axis, b in zip(node.inputs[states:], axes, back, strict=True)]
-    carried, stacks = _scanned(context, body, list(node.inputs[:states]), sources)
+    sources = [Source(x, normal_axis(axis, x.type.rank), bool(b)) for x, axis, b in zip(node.inputs[states:], axes, back, strict=True)]
+    lengths = {source.value.type.shape[source.axis] for source in sources}
+    if len(lengths) != 1:
+        raise ShapeError(f"the scanned axes have different sizes {sorted(map(str, lengths))}", hint="fix them, e.g. dims={'T': 100}")
+    (length,) = lengths
+    if not isinstance(length, int) or length * len(body.node) > UNROLL.get():
+        native = _native_scan(context, node, body, sources, length, list(zip(axes_out, back_out, strict=True)))
+        if native is not None:
+            return native
+    last, stacks = unroll_scan(context, body, list(node.inputs[:states]), sources)
     rows = zip(stacks, axes_out, back_out, body.output[states:], strict=True)
-    return [*carried, *(_stacked(context, stack[::-1] if back else stack, axis, info) for stack, axis, back, info in rows)]
+    return [*last, *(stacked(context, stack[::-1] if b else stack, axis, info) for stack, axis, b, info in rows)]
+
+
+def _native_scan(
+    context: Context, node: OnnxNode, body: onnx.GraphProto, sources: Sequence[Source], length: DimLike, outputs: Sequence[tuple[int, int]]
+) -> Sequence[Item] | None:
+    """`outputs`: axis and direction of each. None where a state changes its type, which needs a length that is known."""
+    carried = list(node.inputs[: len(node.inputs) - len(sources)])
+    elements = [s.value.type.with_shape((*s.value.type.shape[: s.axis], *s.value.type.shape[s.axis + 1 :])) for s in sources]
+    try:
+        made, found = context.sub_graph(body, [*(value.type for value in carried), *elements])
+    except DynamicShapeError:
+        if isinstance(length, int):
+            return None
+        raise
+    results = [tensor(item) for item in found]
+    varying = _varying(carried, results)
+    if varying and not isinstance(length, int):
+        raise _data_dependent(context, node, f"{varying}, depends on data")
+    if varying:
+        return None
+    number = made.builder.input(made.graph.fresh_name("iteration"), i64, ())
+    made.graph.inputs.insert(0, made.graph.inputs.pop(made.graph.inputs.index(number)))
+    axes = tuple(normal_axis(axis, value.type.rank + 1) for (axis, _), value in zip(outputs, results[len(carried) :], strict=True))
+    x_axes, x_back = tuple(s.axis for s in sources), tuple(s.back for s in sources)
+    captured = _finish(made, results)
+    op = Loop(made.graph, len(carried), x_axes, x_back, axes, tuple(bool(b) for _, b in outputs), length)
+    return context.builder.add_many(op, *node.inputs, *captured)[:-1]
 
 
 @onnx_op("Scan", until=8)
@@ -90,22 +221,13 @@ def scan_8(context: Context, node: OnnxNode) -> list[Item]:
         raise ModelError("the directions of Scan do not fit its inputs")
     results: list[list[Value]] = [[] for _ in body.output]
     for n in range(inputs[0].type.shape[0].__index__() if inputs else 0):
-        rows = [_element(context, value, 0, n) for value in inputs]
-        sources = [_Source(x, 0, bool(b)) for x, b in zip(rows[states:], back, strict=True)]
-        carried, stacks = _scanned(context, body, list(rows[:states]), sources, f"{n}/")
-        stacked = [_stacked(context, stack, 0, info) for stack, info in zip(stacks, body.output[states:], strict=True)]
-        for result, item in zip(results, [*map(_tensor, carried), *stacked], strict=True):
+        rows = [element(context, value, 0, n) for value in inputs]
+        sources = [Source(x, 0, bool(b)) for x, b in zip(rows[states:], back, strict=True)]
+        carried, stacks = unroll_scan(context, body, list(rows[:states]), sources, f"{n}/")
+        joined = [stacked(context, stack, 0, info) for stack, info in zip(stacks, body.output[states:], strict=True)]
+        for result, item in zip(results, [*map(tensor, carried), *joined], strict=True):
             result.append(item)
-    return [_stacked(context, result, 0, info) for result, info in zip(results, body.output, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A scanned input: along `axis`, from the end where `back`."""
-
-    value: Value
-    axis: int
-    back: bool
+    return [stacked(context, result, 0, info) for result, info in zip(results, body.output, strict=True)]
 
 
 def _scan_body(node: OnnxNode, inputs: int, states: int) -> tuple[onnx.GraphProto, int]:
@@ -116,45 +238,42 @@ def _scan_body(node: OnnxNode, inputs: int, states: int) -> tuple[onnx.GraphProt
     return body, len(body.output) - states
 
 
-def _scanned(
-    context: Context, body: onnx.GraphProto, carried: list[Item], sources: list[_Source], label: str = ""
-) -> tuple[list[Item], list[list[Value]]]:
-    """The final state and, for each scan output, its elements in order of the iterations."""
-    lengths = {source.value.type.shape[source.axis] for source in sources}
-    if len(lengths) != 1:
-        raise ShapeError(f"the scanned axes have different sizes {sorted(map(str, lengths))}")
-    length, states = lengths.pop().__index__(), len(carried)
-    stacks: list[list[Value]] = [[] for _ in body.output[states:]]
-    for step in range(length):
-        elements = [_element(context, s.value, s.axis, length - 1 - step if s.back else step) for s in sources]
-        made = context.inline(body, dict(zip((info.name for info in body.input), [*carried, *elements], strict=True)), f"{label}{step}/")
-        carried = made[:states]
-        for stack, item in zip(stacks, made[states:], strict=True):
-            stack.append(_tensor(item))
-    return carried, stacks
+# conditions and counts ------------------------------------------------------------------------------------------------------
 
 
-def _tensor(item: Item) -> Value:
-    if not isinstance(item, Value):
-        raise ModelError("the body of a loop must give tensors here")
-    return item
+def _finish(body: Body, results: Sequence[Item]) -> list[Value]:
+    """The body with these outputs; what it captures."""
+    return body.finish((value.name, value) for value in map(tensor, results))
 
 
-def _element(context: Context, value: Value, axis: int, at: int) -> Value:
-    return context.squeeze(context.slice_axis(value, axis, at, 1), [axis])
+def _scalar(builder: Builder, value: Value, dtype: DType) -> Value:
+    """One element as a scalar of a dtype."""
+    flat = reshape(builder, value, ())
+    return flat if flat.type.dtype == dtype else builder.add(Cast(dtype), flat)
 
 
-def _stacked(context: Context, parts: list[Value], axis: int, info: onnx.ValueInfoProto) -> Value:
-    """The parts along a new axis. No part at all: an empty tensor of the declared type."""
-    if parts:
-        at = normal_axis(axis, parts[0].type.rank + 1)
-        rows = [context.unsqueeze(part, [at]) for part in parts]
-        return context.add(Concat(at), *rows)
-    tensor = info.type.tensor_type
-    found = dtype_of(tensor.elem_type, f"output {info.name!r}")
-    shape = [dim.dim_value for dim in tensor.shape.dim]
-    if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-        raise ShapeError(f"{info.name!r} of a loop without iterations has no declared shape")
-    shape.insert(normal_axis(axis, len(shape) + 1), 0)
-    check_size(tuple(shape), found, info.name)
-    return context.constant(np.zeros(shape, found.numpy))
+def _known_flag(context: Context, value: Value, what: str) -> bool | None:
+    """A condition that is decided while importing, else None."""
+    if isinstance(value.type.size, int) and value.type.size != 1:
+        raise ModelError(f"{what} must be one element, got {value.type}")
+    array = context.known(value)
+    return None if array is None or array.dtype == object else bool(array.reshape(-1)[0])
+
+
+def _decided(context: Context, value: Value, what: str) -> bool:
+    return bool(context.array(value, what).reshape(-1)[0])
+
+
+def _known_count(context: Context, value: Value | None) -> DimLike | None:
+    """A trip count that is known, also as a symbolic size; None where there is none, or it depends on data."""
+    array = None if value is None else context.known(value)
+    if array is None:
+        return None
+    if array.size != 1:
+        raise ModelError(f"the trip count of Loop must be one element, got {array.size}")
+    found = array.reshape(-1)[0]
+    return found if isinstance(found, Dim) else max(int(found), 0)
+
+
+def _decided_count(context: Context, value: Value | None) -> int | None:
+    return None if value is None else int(context.array(value, "the trip count of Loop").reshape(-1)[0])

@@ -4,8 +4,8 @@
     loader = graphc.data.Loader(train, 64, augment=[graphc.data.Shift(2), graphc.data.Rotation(10)], normalise=(0.286, 0.353))
     graphc.data.preview(loader, "sheet.png")
 
-A file per kind of source (`source`, `idx`, `cifar`, `folder`) and of augmentation (`augment`, `geometry`, `color`); `chain` makes one of a
-list, `draws` its random numbers, `ahead` the threads.
+A file per kind of source (`source`, `idx`, `cifar`, `folder`, `text`) and of augmentation (`augment`, `geometry`, `color`); `chain` makes
+one of a list, `draws` its random numbers, `ahead` the threads.
 """
 
 from graphc.train.data.ahead import Stream
@@ -18,10 +18,12 @@ from graphc.train.data.idx import idx, read_idx
 from graphc.train.data.loader import Loader
 from graphc.train.data.preview import preview
 from graphc.train.data.source import Arrays, Source, in_memory, mean_std
+from graphc.train.data.text import Alphabet, TextStreams
 
 __all__ = [
     "Arrays", "ImageFolder", "Source", "Stream", "cifar10", "cifar100", "idx", "in_memory", "mean_std", "read_idx",
     "Augmentation", "ColorJitter", "Cutout", "HorizontalFlip", "Illumination", "RandomCrop", "RandomResizedCrop", "Rotation", "Shear",
     "Shift", "VerticalFlip", "Zoom",
+    "Alphabet", "TextStreams",
     "Loader", "preview",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.errors import InputError
 from graphc.ir.graph import Array
-from graphc.limits import check_bytes, memory_for
+from graphc.limits import MemoryFor, check_bytes
 from graphc.train.data.binary import end, opened, take
 from graphc.train.data.source import Arrays, check_labels
 
@@ -68,7 +68,7 @@ def _read(files: list[Path], label_bytes: int, label: int, classes: int, names: 
         check_labels(part[:, label], classes, str(file))
     count = sum(map(len, parts))
     check_bytes((count, *SHAPE), 1, "the pictures")
-    with memory_for("for the pictures"):
+    with MemoryFor("for the pictures"):
         x, y = np.empty((count, PIXELS), np.uint8), np.empty(count, np.uint8)
         start = 0
         for part in parts:
@@ -83,7 +83,7 @@ def _records(path: Path, size: int) -> Array:
         if rest or not count:
             raise InputError(f"{path.stat().st_size} bytes are not whole records of {size}", where=str(path), hint="get the file again")
         check_bytes((count, size), 1, f"the records of {path}")
-        with memory_for(f"for {path}"):
+        with MemoryFor(f"for {path}"):
             data = take(file, count * size, path, "records")
             end(file, path, "it had")
             return np.frombuffer(data, np.uint8).reshape(count, size)

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.errors import InputError
 from graphc.ir.graph import Array
-from graphc.limits import check_bytes, memory_for
+from graphc.limits import MemoryFor, check_bytes
 from graphc.train.data.binary import end, opened, take
 from graphc.train.data.source import Arrays
 
@@ -50,7 +50,7 @@ def read_idx(path: AnyPath) -> Array:
         shape = tuple(np.frombuffer(take(file, 4 * rank, path, "the header"), ">u4").tolist())
         kind = np.dtype(dtype)
         size = check_bytes(shape, kind.itemsize, f"the IDX array of {where}")
-        with memory_for(f"for {where}"):
+        with MemoryFor(f"for {where}"):
             data = take(file, size, path, f"an array of shape {list(shape)}")
             end(file, path, f"an array of shape {list(shape)}")
             return np.frombuffer(data, kind).reshape(shape).astype(kind.newbyteorder("="), copy=False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.errors import GraphcError, InputError
 from graphc.ir.graph import Array
-from graphc.limits import check_bytes, memory_for
+from graphc.limits import MemoryFor, check_bytes
 
 CHUNK = 32  # samples at a time: 50 MB of a photograph's size in double precision
 
@@ -87,7 +87,7 @@ def in_memory(source: Source) -> Arrays:
     """
     first, label = _sample(source, 0)
     check_bytes((len(source), *first.shape), first.dtype.itemsize, "the source in memory")
-    with memory_for("for the source"):
+    with MemoryFor("for the source"):
         x, y = (np.empty((len(source), *a.shape), a.dtype) for a in (first, label))
         for start in range(0, len(source), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(source)))
