@@ -31,7 +31,7 @@ from graphc.ops.movement import Concat
 from graphc.passes.anchors import anchor_family
 from graphc.passes.fuse import INLINE
 from graphc.schedule.addresses import assign_memory
-from graphc.schedule.entries import Argument, Call, Entry, Location, Region, touches
+from graphc.schedule.entries import Argument, Call, Entry, Location, Region, locations
 from graphc.schedule.in_place import reads_at_own_place
 from graphc.schedule.lower import Lowered, copy_spec, halo_spec, lower, lower_pack, zeroes_whole
 from graphc.schedule.memory import Placement, Temporary
@@ -324,22 +324,23 @@ class Planner:
         """New value -> the state that it may be written into directly; the others are copied when all else is done."""
         direct: dict[Value, Value] = {}
         copies: list[Entry] = []
+        last = {location.buffer: number for number, entry in enumerate(self._entries) for location in locations(entry)}
         for state, value in self.graph.updates.items():
-            if self._may_replace(state, value):
+            if self._may_replace(state, value, last.get(state, -1)):
                 direct[value] = state
             else:
                 copies.append(Call(self, copy_spec(self.placement.operand(value)), [value, state], None, part=f"{state.name}:store"))
         self._entries += copies
         return direct
 
-    def _may_replace(self, state: Value, value: Value) -> bool:
-        """Whether the kernel that makes the new value is the last to touch the state, and reads of it what it writes over."""
+    def _may_replace(self, state: Value, value: Value, last: int) -> bool:
+        """Whether the kernel that makes the new value is the last that touches the state, and reads of it what it writes over. `last`: the
+        number of the last entry that touches it."""
         if value in self.graph.outputs or (value.producer is not None and value.producer.op.bodies()):
             return False
-        touching = [number for number, entry in enumerate(self._entries) if touches(entry, state)]
         number, call = next((i, call) for i, call in enumerate(self._entries) if isinstance(call, Call) and call.stores(value))
         slots = [slot for slot, argument in enumerate(call.arguments) if argument is state]
-        return max(touching, default=-1) <= number and reads_at_own_place(call.spec, slots)
+        return last <= number and reads_at_own_place(call.spec, slots)
 
     def weight(self, value: Value, spec: KernelSpec | None) -> int:
         """The number of a constant, packed for a kernel, among the plan's weights."""
