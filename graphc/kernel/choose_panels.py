@@ -15,7 +15,7 @@ _L1_SHARE = 0.5  # of the first-level cache that an operand may take which is re
 _L2_SHARE = 0.5  # of the second-level cache, for rows of a, for a panel of b, and for parts of sums
 _NEAR_ROWS = 14  # a tile of rows reads b^T in place
 _TILE_ROWS, _TILE_COLUMNS, _LANES = 28, 128, 16  # the most of a register tile, and of a vector
-_STEPS = 512
+_STEPS = 256  # a panel of b then fits into the first-level cache
 
 
 def with_panels(spec: MatmulSpec, target: Target) -> MatmulSpec | MatmulPanels:
