@@ -84,7 +84,7 @@ def masked(builder: Builder, losses: Value, weight: Value | None, mask: Value) -
         raise ShapeError(f"the mask {mask.type} does not fit losses {losses.type}", hint="bool, of the losses' leading axes")
     mask = a.reshape(mask, (*mask.type.shape, *(1 for _ in shape[mask.type.rank :])))
     ones = a.expand(a.ones(losses), shape) if weight is None else weight
-    return tuple(a("where", mask, value, 0.0) for value in (losses, ones))  # type: ignore[return-value]
+    return a("where", mask, losses, 0.0), a("where", mask, ones, 0.0)
 
 
 def probability_losses(

@@ -5,7 +5,7 @@ The order of an epoch is a function of (seed, epoch) alone: that is what makes t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -121,8 +121,10 @@ def as_batches(data: Any, batch_size: int = 32, *, shuffle: bool = True, seed: i
 
 def length_of(batches: Iterable[Any]) -> int | None:
     """Batches in an epoch; None where that is not known."""
+    if not isinstance(batches, Sized):
+        return None
     try:
-        return len(batches)  # type: ignore[arg-type]
+        return len(batches)
     except TypeError:
         return None
 

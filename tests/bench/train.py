@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def measure(name: str, given: argparse.Namespace) -> Row:
     if given.compile:
         contestants["compile"] = Torch(net, first, given.threads, compiled=True)
     batch = net.data(0)
-    times = timed({key: lambda engine=engine: engine(*batch) for key, engine in contestants.items()}, given.seconds)  # type: ignore[misc]
+    times = timed({key: partial(engine, *batch) for key, engine in contestants.items()}, given.seconds)
     compiled = mine.step.compiled()
     row = Row(
         name, given.threads, net.batch, compiled.plan.flops, {key: t.best for key, t in times.items()},

@@ -2,7 +2,8 @@
 
 For plain maps (row-major, no blocks of channels) and a stride of 1 along rows. Where blocks of channels would leave most lanes empty, as
 with the 6 channels of LeNet-5, this wastes only what the end of a row leaves of its last vector. Kernel rows that meet nothing but padding
-for all rows of a tile are left out: of the gradient of an unpadded 5x5 convolution on 10 rows those are 23 % of the work.
+for all rows of a tile are left out: of the gradient of an unpadded 5x5 convolution on 10 rows those are 23 % of the work. So a weight that
+is infinite or NaN makes a NaN of padding only where its row of the kernel meets the map for some row of the tile.
 """
 
 from __future__ import annotations
