@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc import backend as backends
 from graphc.backend import Backend, KeptPrograms
-from graphc.errors import AttributeValueError, UnsupportedError
+from graphc.errors import AttributeValueError, InputError, UnsupportedError
 from graphc.executable import Compiled, Executable, apart_of
 from graphc.ir.graph import Graph
 from graphc.ir.state import keep_state
@@ -31,6 +31,7 @@ MAX_THREADS = 4096
 def compile(
     model: Any, target: str | Target = "host", threads: int | None = None, dims: Mapping[str, int] | None = None,
     accuracy: str = "default", backend: str = "cpu", weights: str = "float32", tune: bool = False, state: Mapping[str, str] | None = None,
+    shapes: Mapping[str, Any] | None = None,
 ) -> Executable:  # fmt: skip
     """Compile a model: a path to an ONNX file, a Graph, or a DSL model.
 
@@ -42,15 +43,16 @@ def compile(
     dense layer takes the time of reading its weights. Typical relative rms error of a layer's output: 0.2 % (bf16), 1 % (int8).
     state: inputs that the executable keeps, each with the output that is its value for the next run: {"h_in": "h_out"}. Both leave the
     signature; a state is 0 at first (`Executable.state`). Raises InputError, ShapeError or TypeMismatchError for a pair that does not fit.
+    shapes: of inputs of an ONNX file that are sequences, optional or of unknown rank, as in `graphc.load_onnx`: {"seq": 3, "opt": None}.
     """
     check_options(threads, accuracy)
     _check_weights(weights)
     dims = check_sizes(dims or {})
     chosen = backends.find(backend)
     machine = chosen.target(target)
-    options = repr((accuracy, weights, tune, sorted(map(repr, dims.items()))))
+    options = repr((accuracy, weights, tune, sorted(map(repr, dims.items())), sorted(map(repr, (shapes or {}).items()))))
     kept = _kept(chosen, model, machine, options) if state is None else None
-    source = _Source(model, dims, kept, state)
+    source = _Source(model, dims, kept, state, shapes)
 
     def compile_for(sizes: Mapping[str, int]) -> Compiled:
         def make() -> tuple[Graph, Plan]:
@@ -77,8 +79,11 @@ def compile(
 class _Source:
     """The model: `signature` has at least its inputs and outputs, `graph` all of it, read when something needs it."""
 
-    def __init__(self, model: Any, dims: Mapping[str, int] | None, kept: KeptPrograms | None, state: Mapping[str, str] | None) -> None:
-        self._model, self._dims, self._kept, self._state = model, dims, kept, state
+    def __init__(
+        self, model: Any, dims: Mapping[str, int] | None, kept: KeptPrograms | None, state: Mapping[str, str] | None,
+        shapes: Mapping[str, Any] | None,
+    ) -> None:  # fmt: skip
+        self._model, self._dims, self._kept, self._state, self._shapes = model, dims, kept, state, shapes
         found = kept.signature() if kept is not None else None
         self.signature = self.graph if found is None else found
         if kept is not None and found is None:
@@ -86,7 +91,7 @@ class _Source:
 
     @cached_property
     def graph(self) -> Graph:
-        graph = as_graph(self._model, self._dims)
+        graph = as_graph(self._model, self._dims, self._shapes)
         if self._kept is not None:
             self._kept.check_unchanged()
         if self._state is not None:
@@ -115,14 +120,17 @@ def lower(graph: Graph, context: Context, observe: Observer | None = None) -> tu
     return graph, make_plan(graph, context.target, context.choose)
 
 
-def as_graph(model: Any, dims: Mapping[str, int] | None = None) -> Graph:
+def as_graph(model: Any, dims: Mapping[str, int] | None = None, shapes: Mapping[str, Any] | None = None) -> Graph:
     """The graph of anything that `compile` takes, with `dims` fixed: a copy, or made for this call.
 
-    Raises InputError for a name in `dims` that is no symbolic dim of the model, UnsupportedError for what is no model.
+    Raises InputError for a name in `dims` that is no symbolic dim of the model, or for `shapes` of what is no file, UnsupportedError for
+    what is no model.
     """
     if isinstance(model, (str, os.PathLike)):
-        loaded: Graph = import_module("graphc_onnx").load_onnx(Path(model), dims=dims)  # by name: imports only go down
+        loaded: Graph = import_module("graphc_onnx").load_onnx(Path(model), dims=dims, shapes=shapes)  # by name: imports only go down
         return loaded
+    if shapes:
+        raise InputError("shapes are given when an ONNX file is read, and this model is none", hint="graphc.load_onnx(..., shapes=...)")
     graph = model if isinstance(model, Graph) else getattr(model, "graph", None)
     if callable(graph) and not isinstance(model, type):
         graph = graph()

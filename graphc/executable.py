@@ -17,12 +17,12 @@ from typing import Any
 from graphc.backend import Memory, Program, StepTime
 from graphc.errors import AttributeValueError, ShapeError
 from graphc.ir.graph import Array, Graph
+from graphc.ir.parts import text
 from graphc.ir.state import States
 from graphc.limits import MemoryFor
 from graphc.schedule.plan import Plan
-from graphc.signature import Signature
+from graphc.signature import outputs_of, signature_of
 from graphc.types.shape import check_sizes
-from graphc.types.tensor import TensorType
 
 ALIAS = ""
 Sizes = tuple[tuple[str, int], ...]  # of the symbolic dims, sorted by name
@@ -60,11 +60,12 @@ class Compiled:
 
 
 class Executable:
-    """A compiled model: call it with arrays in input order or by name. Thread-safe.
+    """A compiled model: call it with arrays in input order or by name (lists of arrays for sequences). Thread-safe.
 
     `inputs`, `outputs`: name -> TensorType (dims may be symbolic; what a loop of an unknown number of iterations stacks has at most its
-    declared size). `state`: what the runs of a model with state keep, by name: reading copies, assigning checks dtype and shape and
-    writes. Runs that update state go one after the other, each from what the one before left. All sizes of symbolic dims share the state.
+    declared size); a list of types for a sequence, None for an optional that is absent. `state`: what the runs of a model with state keep,
+    by name: reading copies, assigning checks dtype and shape and writes. Runs that update state go one after the other, each from what the
+    one before left. All sizes of symbolic dims share the state.
     """
 
     def __init__(self, graph: Graph, compile_for: Callable[[Mapping[str, int]], Compiled]) -> None:
@@ -74,24 +75,23 @@ class Executable:
         self._by_shapes: dict[Shapes, Sizes] = {}  # the short way of a call; keys, so that it keeps no program alive
         self._lock = threading.Lock()
         self.state = States(graph)
-        self._signature = Signature({value.name: value.type for value in graph.inputs})
+        self._signature = signature_of(graph)
         self.inputs = self._signature.inputs
-        self.outputs: dict[str, TensorType] = {name: value.type for name, value in graph.public_outputs.items()}
+        self.outputs = outputs_of(graph)
 
-    def __call__(self, *args: Any, **named: Any) -> Array | tuple[Array, ...]:
-        """One array, or a tuple in output order."""
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """One output, or a tuple in output order."""
         compiled, results = self._run(self._signature.by_name(args, named))
-        if self._graph.trims:
-            results = list(self._trimmed(compiled, results).values())
-        return results[0] if len(results) == 1 else tuple(results)
+        found = list(self._delivered(compiled, results).values()) if self._graph.trims or self._graph.gives else results
+        return found[0] if len(found) == 1 else tuple(found)
 
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
-        """Outputs by name."""
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs by name: arrays, lists of arrays for sequences, None for an optional one that is absent."""
         compiled, results = self._run(feeds)
-        return self._trimmed(compiled, results)
+        return self._delivered(compiled, results)
 
-    def _trimmed(self, compiled: Compiled, results: Sequence[Array]) -> dict[str, Array]:
-        return self._graph.trimmed(dict(zip((name for name, _ in compiled.plan.outputs), results, strict=True)))
+    def _delivered(self, compiled: Compiled, results: Sequence[Array]) -> dict[str, Any]:
+        return self._graph.delivered(dict(zip((name for name, _ in compiled.plan.outputs), results, strict=True)))
 
     def reset_state(self) -> None:
         """All state has its initial value again."""
@@ -173,7 +173,7 @@ class Executable:
             return compiled, compiled.program.run(list(arrays.values()))
 
     def __repr__(self) -> str:
-        outputs = ", ".join(f"{name}: {type}" for name, type in self.outputs.items())
+        outputs = ", ".join(f"{name}: {text(wanted)}" for name, wanted in self.outputs.items())
         return f"<graphc.Executable {self._graph.name!r}: ({self._signature}) -> ({outputs})>"
 
 

@@ -1,4 +1,8 @@
-"""What a compiled model takes: names, types and the sizes of symbolic dims, checked for every back end in the same way."""
+"""What a compiled model takes: names, types and the sizes of symbolic dims, checked for every back end in the same way.
+
+A caller gives an array for each input; for an input that is made of several tensors a list of arrays, and None (or nothing) for an
+optional one that is absent. How many there are is part of the compiled model.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,20 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import InputError, ShapeError
-from graphc.ir.graph import Array
+from graphc.ir.graph import Array, Graph
+from graphc.ir.parts import Parts, put_together, text
 from graphc.types.shape import Dim, substitute
 from graphc.types.tensor import TensorType
 
 
 class Signature:
-    """The inputs of a model in order: name -> type (dims may be symbolic)."""
+    """The inputs of a model in order. `tensors`: name -> type (dims may be symbolic); `inputs`: the same as a caller gives them: the type
+    of a tensor, a list of types, or None where `takes` (see `graphc.ir.parts`) says so."""
 
-    def __init__(self, inputs: Mapping[str, TensorType]) -> None:
-        self.inputs = dict(inputs)
+    def __init__(self, tensors: Mapping[str, TensorType], takes: Mapping[str, Parts] | None = None) -> None:
+        self.tensors = dict(tensors)
+        self.takes = dict(takes or {})
+        self.inputs: dict[str, Any] = put_together(self.takes, self.tensors)
 
     def by_name(self, args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """Positional and named arguments as one mapping. Raises InputError for too many, or one given twice."""
@@ -30,29 +38,54 @@ class Signature:
         return {**feeds, **named}
 
     def check(self, feeds: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, int]]:
-        """C-contiguous arrays in input order, and the size of each symbol. Raises InputError for what does not fit."""
+        """C-contiguous arrays by tensor, in order, and the size of each symbol. Raises InputError for what does not fit."""
         arrays = self.arrays(feeds)
         return arrays, self.sizes(arrays)
 
     def arrays(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
-        """C-contiguous arrays of the right dtypes and ranks in input order. Raises InputError for what does not fit."""
+        """C-contiguous arrays of the right dtypes and ranks by tensor, in order. Raises InputError for what does not fit."""
         if not isinstance(feeds, Mapping):
             raise InputError(f"inputs by name are a mapping, not a {type(feeds).__name__}", hint=f"{{name: array}} for {self}")
         unknown = feeds.keys() - self.inputs.keys()
         if unknown:
             raise InputError(f"the model has no input {min(unknown, key=str)!r}: {self}")
+        if self.takes:
+            feeds = self._taken_apart(feeds)
         arrays: dict[str, Array] = {}
-        for name, wanted in self.inputs.items():
+        for name, wanted in self.tensors.items():
             if name not in feeds:
                 raise InputError(f"input {name!r} ({wanted}) is missing", hint=f"the model takes {self}")
             arrays[name] = _array(name, wanted, feeds[name])
         return arrays
 
+    def _taken_apart(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """By tensor. Raises InputError for what is no list of the right length, or is there and should be absent."""
+        found: dict[str, Any] = {}
+        for name, given in feeds.items():
+            part = self.takes.get(name, name)
+            if isinstance(part, str):
+                found[name] = given
+            elif part is None:
+                _check_absent(name, given)
+            else:
+                found.update(zip(part, self._elements(name, part, given), strict=True))
+        return found
+
+    def _elements(self, name: str, part: Sequence[str], given: Any) -> Sequence[Any]:
+        wanted = f"the model takes {text(self.inputs[name])}"
+        if given is None or not isinstance(given, (list, tuple)):
+            shown = "None" if given is None else f"a {type(given).__name__}"
+            raise InputError(f"input {name!r} is {shown}, and {wanted}", hint=f"a list of {len(part)} arrays")
+        if len(given) != len(part):
+            hint = f"the number is settled when the model is loaded: load_onnx(..., shapes={{{name!r}: {len(given)}}})"
+            raise InputError(f"input {name!r} has {len(given)} elements, and {wanted}: {len(part)}", hint=hint)
+        return given
+
     def sizes(self, arrays: Mapping[str, Array]) -> dict[str, int]:
         """The size of each symbol: plain symbols take the sizes of their axes; every axis must agree with its dim (else InputError)."""
         axes = [
             (name, axis, dim, size)
-            for name, wanted in self.inputs.items()
+            for name, wanted in self.tensors.items()
             for axis, (dim, size) in enumerate(zip(wanted.shape, arrays[name].shape, strict=True))
         ]
         sizes: dict[str, int] = {}
@@ -64,12 +97,28 @@ class Signature:
             if not isinstance(expected, int):
                 raise ShapeError(f"input {name!r} has a dimension {dim} whose symbols no input gives", hint="fix them with dims={...}")
             if size != expected:
-                shape, wanted = arrays[name].shape, self.inputs[name]
+                shape, wanted = arrays[name].shape, self.tensors[name]
                 raise InputError(f"input {name!r} has shape {shape}, the model takes {wanted}: axis {axis} is {size}, not {expected}")
         return sizes
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}: {wanted}" for name, wanted in self.inputs.items())
+        return ", ".join(f"{name}: {text(wanted)}" for name, wanted in self.inputs.items())
+
+
+def signature_of(graph: Graph) -> Signature:
+    """The signature of a graph, as a caller sees it."""
+    return Signature({value.name: value.type for value in graph.inputs}, graph.takes)
+
+
+def outputs_of(graph: Graph) -> dict[str, Any]:
+    """The outputs as a caller gets them: the type of a tensor, a list of types, or None."""
+    return put_together(graph.gives, {name: value.type for name, value in graph.public_outputs.items()})
+
+
+def _check_absent(name: str, given: Any) -> None:
+    if given is not None:
+        reason = f"input {name!r} is a {type(given).__name__}, and the model was loaded for its absence (None)"
+        raise InputError(reason, hint=f"load_onnx(..., shapes={{{name!r}: ...}}) with a shape, or a number of elements")
 
 
 def _is_plain(dim: object) -> bool:
@@ -78,6 +127,8 @@ def _is_plain(dim: object) -> bool:
 
 
 def _array(name: str, wanted: TensorType, given: Any) -> Array:
+    if given is None:
+        raise InputError(f"input {name!r} is None, the model takes {wanted}", hint=f"an array; {name!r} is not absent in this model")
     try:
         array = np.asarray(given)
     except Exception as error:  # ragged lists, or whatever an object's __array__ raises

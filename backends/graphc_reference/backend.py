@@ -19,8 +19,8 @@ class ReferenceProgram:
     """See `graphc.backend.Program`."""
 
     def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._executable = ReferenceExecutable(graph)
+        self._graph = graph.flat()
+        self._executable = ReferenceExecutable(self._graph)
         weights = sum(value.data.nbytes for value in graph.values.values() if value.data is not None)
         self.memory = Memory(0, weights, 0)
 

@@ -13,33 +13,32 @@ import numpy as np
 from graphc.errors import GraphcError
 from graphc.ir.graph import Array, Graph, Kind, Node, Value
 from graphc.ir.patch import topological
-from graphc.signature import Signature
+from graphc.signature import outputs_of, signature_of
 from graphc.types.shape import symbols_of
-from graphc.types.tensor import TensorType
 
 
 class ReferenceExecutable:
-    """Call it with arrays in input order or by name; symbolic dims take the sizes of the inputs.
+    """Call it with arrays in input order or by name (see `graphc.executable.Executable`); symbolic dims take the sizes of the inputs.
 
     State (graph.updates) is kept in the executable and replaced after each run; the graph's own data is never changed.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._signature = Signature({value.name: value.type for value in graph.inputs})
+        self._signature = signature_of(graph)
         self.inputs = self._signature.inputs
-        self.outputs: dict[str, TensorType] = {name: value.type for name, value in graph.public_outputs.items()}
+        self.outputs = outputs_of(graph)
         self.state: dict[str, Array] = {name: value.data.copy() for name, value in graph.states.items() if value.data is not None}
         self._bound: dict[tuple[tuple[str, int], ...], Graph] = {}
 
-    def __call__(self, *args: Any, **named: Any) -> Array | tuple[Array, ...]:
-        """One array, or a tuple in output order."""
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """One output, or a tuple in output order."""
         results = list(self.run(self._signature.by_name(args, named)).values())
         return results[0] if len(results) == 1 else tuple(results)
 
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
-        """Outputs by name. Raises InputError where the feeds do not fit the graph's inputs."""
-        return self.graph.trimmed(self.results(feeds))
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs by name: arrays, lists of arrays, None. Raises InputError where the feeds do not fit the graph's inputs."""
+        return self.graph.delivered(self.results(feeds))
 
     def results(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """As `run`, every output as the graph has it, and those that only say how many elements of others count."""

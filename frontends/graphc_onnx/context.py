@@ -17,6 +17,7 @@ from graphc.ops.pointwise import op as pointwise
 from graphc.ops.reduce import Reduce
 from graphc.types.dtype import DType, i64
 from graphc.types.shape import Dim, DimLike, Shape, product
+from graphc_onnx.structure import flat
 from graphc_onnx.tensors import Array
 
 if TYPE_CHECKING:
@@ -128,9 +129,9 @@ class Context:
         return array.reshape(-1)[0].item()  # type: ignore[no-any-return]
 
     def is_known(self, name: str) -> bool:
-        """Whether what the model calls so, here or in a graph around, is a compile-time value."""
+        """Whether what the model calls so, here or in a graph around, is a compile-time value: a sequence, where all its elements are."""
         item = self._importer.scope.find(name)
-        return isinstance(item, Value) and self.known(item) is not None
+        return item is not None and all(self.known(value) is not None for value in flat([item]))
 
     # control flow -----------------------------------------------------------------------------------------------------------
 
@@ -156,8 +157,9 @@ class Context:
         """Whether what is imported becomes part of a loop or a branch, instead of the graph itself."""
         return bool(self._importer.bodies)
 
-    def sub_graph(self, graph: onnx.GraphProto, given: Sequence[TensorType | Array]) -> tuple[Body, list[Item]]:
-        """Import a subgraph as a graph of its own, with an input for each type and a constant for each array; and its outputs.
+    def sub_graph(self, graph: onnx.GraphProto, given: Sequence[TensorType | Array | Item]) -> tuple[Body, list[Item]]:
+        """Import a subgraph as a graph of its own, with an input for each type, also of a sequence for each of its elements, and a constant
+        for each array; and its outputs.
 
         Outer values are visible: they are captured.
         """

@@ -11,7 +11,7 @@ import onnx
 from graphc.errors import ModelError, UnsupportedError
 from graphc.ir.graph import Value
 from graphc_onnx.read import is_standard, subgraphs
-from graphc_onnx.registry import Item
+from graphc_onnx.registry import Item, TensorList
 from graphc_onnx.tensors import ELEM_TYPES
 
 Key = tuple[str, str, str]  # domain, name, overload
@@ -102,6 +102,8 @@ def schema_body(node: onnx.NodeProto, domain: str, opset: int, inputs: Sequence[
 
 
 def _type_proto(item: Item) -> onnx.TypeProto:
+    if isinstance(item, TensorList):
+        return onnx.helper.make_sequence_type_proto(onnx.helper.make_tensor_type_proto(ELEM_TYPES[item.dtype.name], None))
     if not isinstance(item, Value):
         return onnx.TypeProto()
     shape = [dim if isinstance(dim, int) else str(dim) for dim in item.type.shape]

@@ -7,18 +7,21 @@ others constants; nodes whose integer value is known are folded (`fold.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from typing import Any
 
+import numpy as np
 import onnx
 
-from graphc.errors import GraphcError, InputError, ModelError, ResourceError, UnsupportedError
+from graphc.errors import DynamicShapeError, GraphcError, InputError, ModelError, ResourceError
 from graphc.ir.body import Body
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Kind, Value
+from graphc.ir.parts import Parts
 from graphc.knobs import knob
 from graphc.limits import MemoryFor
 from graphc.source import Source
@@ -28,12 +31,13 @@ from graphc.types.tensor import TensorType
 from graphc_onnx import functions
 from graphc_onnx.context import Context
 from graphc_onnx.fold import fold_known
-from graphc_onnx.inputs import InputTypes
-from graphc_onnx.names import rename_new, unique_node_names
+from graphc_onnx.inputs import InputTypes, Typed, type_of
+from graphc_onnx.names import free_name, rename_new, unique_node_names
 from graphc_onnx.node import OnnxNode
 from graphc_onnx.read import Source as ModelSource
 from graphc_onnx.read import check_structure, check_versions, is_standard, opsets, read
-from graphc_onnx.registry import Item, TensorList, find
+from graphc_onnx.registry import Absent, Item, TensorList, find
+from graphc_onnx.structure import flat, like
 from graphc_onnx.support import check_supported
 from graphc_onnx.tensors import Array, Storage, check_size, dense, to_array
 
@@ -43,12 +47,22 @@ _UNEXPECTED = (
 MAX_NODES = knob("GRAPHC_MAX_NODES", int, 100_000, "most nodes of an imported model, with functions inlined and loops unrolled")
 
 
-def load(model: ModelSource, *, dims: Mapping[str, int] | None = None, values: Mapping[str, Array] | None = None) -> Graph:
+def load(
+    model: ModelSource, *, dims: Mapping[str, int] | None = None, values: Mapping[str, Any] | None = None,
+    shapes: Mapping[str, Any] | None = None,
+) -> Graph:  # fmt: skip
     """Import an ONNX model: a path, the file's bytes, or a ModelProto.
 
     `dims` fixes symbolic dimensions by name (`{"N": 8}`); `values` turns graph inputs into constants, which inputs that decide shapes
-    (axes, pads, sizes) need. Raises ModelError for a broken model, UnsupportedError listing everything that is not supported,
-    DynamicShapeError naming the inputs that must be given as `values`, InputError for wrong `dims` or `values`.
+    (axes, pads, sizes) need: an array each, a list of arrays for a sequence, None for an optional that is absent.
+
+    `shapes` says of inputs that are sequences or optional what they are given as, and of those without a declared rank which shape they
+    have: `{"seq": 3, "points": [(2, 3), ("N", 3)], "opt": None, "x": (2, 3)}`: a number of elements, a list of their shapes, None for
+    an optional that is absent, a shape (dims: sizes, names, None for what the file says). The graph holds tensors, here seq[0], seq[1]
+    and so on; a compiled one takes and returns lists of arrays again (see `graphc.ir.parts`).
+
+    Raises ModelError for a broken model, UnsupportedError listing everything that is not supported, DynamicShapeError naming the inputs
+    that must be given as `values` or `shapes`, InputError for wrong `dims`, `values` or `shapes`.
     """
     proto, storage = read(model)
     try:
@@ -56,7 +70,7 @@ def load(model: ModelSource, *, dims: Mapping[str, int] | None = None, values: M
         check_structure(proto)
         check_supported(proto, versions)
         with MemoryFor("to import the model"):
-            graph = Importer(proto, storage, versions).run(dims or {}, values or {})
+            graph = Importer(proto, storage, versions).run(dims or {}, values or {}, shapes or {})
         graph.files = tuple(sorted(storage.used))
         return graph
     except RecursionError as error:
@@ -86,9 +100,7 @@ class Scope:
     def _captured(self, found: Item) -> Item:
         if self.body is None or found is None:
             return found
-        if isinstance(found, TensorList):
-            return TensorList(tuple(self.body.capture(value) for value in found.items))
-        return self.body.capture(found)
+        return like([found], [self.body.capture(value) for value in flat([found])])[0]
 
 
 class Importer:
@@ -109,23 +121,42 @@ class Importer:
         self.lengths: dict[Value, tuple[Value, GraphcError]] = {}  # results with room for more than counts: how many, why no node reads it
         self.bodies: list[Body] = []  # sub-graphs under construction, the innermost last
         self.node_names = unique_node_names(proto.graph.node)
+        self.elements: dict[str, str] = {}  # element of a sequence -> the input that it is part of
 
     @property
     def graph(self) -> Graph:
         return self.builder.graph
 
-    def run(self, dims: Mapping[str, int], values: Mapping[str, Array]) -> Graph:
+    def run(self, dims: Mapping[str, int], values: Mapping[str, Any], shapes: Mapping[str, Any]) -> Graph:
         proto = self.proto.graph
         self.graph.metadata = {entry.key: entry.value for entry in self.proto.metadata_props}
-        self._inputs(proto, dims, values)
+        self._inputs(proto, dims, values, shapes)
         self._initializers(proto)
-        self._nodes(proto.node, self.node_names)
+        try:
+            self._nodes(proto.node, self.node_names)
+        except DynamicShapeError as error:
+            error.inputs = tuple(dict.fromkeys(self.elements.get(name, name) for name in error.inputs))
+            raise
+        self._outputs([info.name for info in proto.output])
+        return fold_known(self.builder)
+
+    def _outputs(self, names: Sequence[str]) -> None:
         outputs: dict[str, Value] = {}
-        for info in proto.output:
-            outputs[info.name] = self._output(info)
+        gives: dict[str, Parts] = {}
+        for name in names:
+            item = self.scope.find(name)
+            values = dict(zip(self._names(name, item, {*names, *outputs}), flat([item]), strict=True))
+            outputs |= values
+            gives[name] = _parts(item, list(values))
         self.graph.set_outputs(outputs | self._lengths(outputs))
         self.graph.trims = {name: (0, f"{name}:length") for name, value in outputs.items() if value in self.lengths}
-        return fold_known(self.builder)
+        self.graph.gives = gives if any(part != name for name, part in gives.items()) else {}
+
+    def _names(self, name: str, item: Item, taken: Collection[str]) -> list[str]:
+        """What the tensors are called of which an input or output consists."""
+        if not isinstance(item, TensorList):
+            return [name] if isinstance(item, Value) else []
+        return [free_name(f"{name}[{i}]", taken) for i in range(len(item.items))]
 
     def _lengths(self, outputs: Mapping[str, Value]) -> dict[str, Value]:
         """Further outputs that say how long what a loop stacks has become. Raises what was kept, where a node reads such a result."""
@@ -136,22 +167,39 @@ class Importer:
 
     # leaves -----------------------------------------------------------------------------------------------------------------
 
-    def _inputs(self, proto: onnx.GraphProto, dims: Mapping[str, int], values: Mapping[str, Array]) -> None:
+    def _inputs(self, proto: onnx.GraphProto, dims: Mapping[str, int], values: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
         initialized = {tensor.name for tensor in proto.initializer} | {sparse.values.name for sparse in proto.sparse_initializer}
         infos = [info for info in proto.input if info.name not in initialized]
-        types = InputTypes(infos, dims)
         names = [info.name for info in infos]
         for name in values:
             if name not in names:
                 raise InputError(f"values: there is no input {name!r}", hint=f"the inputs are {', '.join(map(repr, names))}")
-        for info in infos:
-            if info.name in values:
-                array = types.check_value(info, values[info.name])
-                self.scope.items[info.name] = self.graph.add_value(info.name, types.of_array(array), Kind.CONSTANT, array)
-            else:
-                type = types.of(info)
-                self.scope.items[info.name] = self.builder.input(info.name, type.dtype, type.shape)
+        types = InputTypes(infos, dims, shapes, values)
+        takes: dict[str, Parts] = {}
+        for name in names:
+            given = types.check_value(name, values[name]) if name in values else types.of(name)
+            made = [self._input(label, part) for label, part in self._tensors(name, given)]
+            self.scope.items[name] = types.item(name, given, made)
+            if name not in values:
+                takes[name] = _parts(self.scope.items[name], [value.name for value in made])
+        self.graph.takes = takes if any(part != name for name, part in takes.items()) else {}
         types.check_dims_used()
+
+    def _tensors(self, name: str, given: Typed | Array | list[Array]) -> list[tuple[str, TensorType | Array]]:
+        """The tensors of an input, with their names."""
+        if given is None:
+            return []
+        if not isinstance(given, list):
+            return [(name, given)]
+        labels = [free_name(f"{name}[{i}]", {*self.reserved, *self.graph.values}) for i in range(len(given))]
+        self.elements |= dict.fromkeys(labels, name)
+        return list(zip(labels, given, strict=True))
+
+    def _input(self, name: str, given: TensorType | Array) -> Value:
+        """An input of that type, or a constant."""
+        if isinstance(given, TensorType):
+            return self.builder.input(name, given.dtype, given.shape)
+        return self.graph.add_value(name, type_of(given), Kind.CONSTANT, given)
 
     def _initializers(self, proto: onnx.GraphProto) -> None:
         for tensor in proto.initializer:
@@ -171,12 +219,6 @@ class Importer:
         for body in self.bodies:
             made = body.capture(made)
         return made
-
-    def _output(self, info: onnx.ValueInfoProto) -> Value:
-        item = self.scope.find(info.name)
-        if not isinstance(item, Value):
-            raise UnsupportedError(f"the output {info.name!r} is not a tensor", hint="cut the model before its sequence operators")
-        return item
 
     # nodes ------------------------------------------------------------------------------------------------------------------
 
@@ -230,7 +272,7 @@ class Importer:
         node = OnnxNode(proto, name, inputs, opset, self.storage)
         result = handler(self.context, node)
         node.check_attributes()
-        return [result] if result is None or isinstance(result, (Value, TensorList)) else list(result)
+        return [result] if result is None or isinstance(result, (Value, TensorList, Absent)) else list(result)
 
     def _check_sizes(self, first: int) -> None:
         values = self.graph.values
@@ -264,19 +306,16 @@ class Importer:
             self._nodes(graph.node, unique_node_names(graph.node))
             return [scope.find(info.name) for info in graph.output]
 
-    def build_graph(self, graph: onnx.GraphProto, given: Sequence[TensorType | Array]) -> tuple[Body, list[Item]]:
-        """Import a sub-graph as a graph of its own: an input for each type, a constant for each array; and its outputs, in order."""
+    def build_graph(self, graph: onnx.GraphProto, given: Sequence[TensorType | Array | Item]) -> tuple[Body, list[Item]]:
+        """Import a sub-graph as a graph of its own: an input for each type and each tensor of an item, a constant for each array; and its
+        outputs, in order."""
         if len(graph.input) != len(given):
             raise ModelError(f"the sub-graph {graph.name!r} takes {len(graph.input)} inputs, not {len(given)}")
         body = Body(self.builder, graph.name or "body")
         prefix = f"{self.scope.prefix}{self.builder.source.node}/"
         with self._inside(Scope(self.scope.versions, prefix, self.scope, {}, body)) as scope, self._building(body):
             for info, item in zip(graph.input, given, strict=True):
-                own = body.graph.fresh_name(info.name)
-                if isinstance(item, TensorType):
-                    scope.items[info.name] = body.builder.input(own, item.dtype, item.shape)
-                else:
-                    scope.items[info.name] = body.builder.constant(item, name=own)
+                scope.items[info.name] = _stand_in(body.builder, info.name, item)
             self._initializers(graph)
             self._nodes(graph.node, unique_node_names(graph.node))
             return body, [scope.find(info.name) for info in graph.output]
@@ -300,6 +339,23 @@ class Importer:
             yield scope
         finally:
             self.scope = before
+
+
+def _parts(item: Item, names: Sequence[str]) -> Parts:
+    """How a caller sees an input or output that consists of the tensors of these names."""
+    return tuple(names) if isinstance(item, TensorList) else names[0] if names else None
+
+
+def _stand_in(builder: Builder, name: str, given: TensorType | Array | Item) -> Item:
+    """What a sub-graph has for what it is given."""
+    if isinstance(given, np.ndarray):
+        return builder.constant(given, name=builder.graph.fresh_name(name))
+    if isinstance(given, TensorType):
+        return builder.input(builder.graph.fresh_name(name), given.dtype, given.shape)
+    values = flat([given])
+    labels = [f"{name}[{i}]" for i in range(len(values))] if isinstance(given, TensorList) else [name] * len(values)
+    made = [builder.input(builder.graph.fresh_name(label), v.type.dtype, v.type.shape) for label, v in zip(labels, values, strict=True)]
+    return like([given], made)[0]
 
 
 @contextmanager

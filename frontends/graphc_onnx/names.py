@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from itertools import islice
 
 import onnx
@@ -41,6 +41,14 @@ def rename_new(graph: Graph, before: tuple[int, int], prefix: str, node: str, ou
         value.name = _free(graph, name, set()) if name else _free(graph, f"{inside}{value.name}", reserved)
         graph.values[value.name] = value
     _name_nodes(graph, before[1], prefix + node, list(public)[::-1])
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    candidate, number = name, 1
+    while candidate in taken:
+        candidate, number = f"{name}.{number}", number + 1
+    return candidate
 
 
 def _free(graph: Graph, name: str, reserved: Set[str]) -> str:

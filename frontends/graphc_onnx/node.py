@@ -10,7 +10,8 @@ import onnx
 
 from graphc.errors import ModelError, UnsupportedError
 from graphc.ir.graph import Value
-from graphc_onnx.registry import Item, TensorList
+from graphc_onnx.registry import Absent, Item, TensorList
+from graphc_onnx.structure import describe
 from graphc_onnx.tensors import Array, Storage, dense, to_array
 
 _A = onnx.AttributeProto
@@ -35,11 +36,15 @@ class OnnxNode:
 
     # inputs -----------------------------------------------------------------------------------------------------------------
 
+    def item(self, i: int) -> Item:
+        """Input i, whatever it is; None where it is left out."""
+        return self.items[i] if i < len(self.items) else None
+
     def optional(self, i: int) -> Value | None:
         """Input i as a tensor, or None where it is left out."""
-        item = self.items[i] if i < len(self.items) else None
-        if isinstance(item, TensorList):
-            raise ModelError(f"input {i} is a sequence, and a tensor is needed here")
+        item = self.item(i)
+        if isinstance(item, (TensorList, Absent)):
+            raise ModelError(f"input {i} is {describe(item)}, and a tensor is needed here")
         return item
 
     def input(self, i: int) -> Value:
@@ -50,9 +55,9 @@ class OnnxNode:
         return value
 
     def sequence(self, i: int) -> TensorList:
-        item = self.items[i] if i < len(self.items) else None
+        item = self.item(i)
         if not isinstance(item, TensorList):
-            raise ModelError(f"input {i} must be a sequence")
+            raise ModelError(f"input {i} must be a sequence, and is {describe(item)}")
         return item
 
     @property

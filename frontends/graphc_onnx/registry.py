@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, Union
 
 from graphc.ir.graph import Value
+from graphc.types.dtype import DType
 
 if TYPE_CHECKING:
     from graphc_onnx.context import Context
     from graphc_onnx.node import OnnxNode
 
-Item = Union[Value, "TensorList", None]  # what an ONNX name stands for while importing
+Item = Union[Value, "TensorList", "Absent", None]  # what an ONNX name stands for while importing
 Result = Union[Item, Sequence[Item]]
 Handler = Callable[["Context", "OnnxNode"], Result]
 H = TypeVar("H", bound=Callable[..., Result])
@@ -25,9 +26,15 @@ NEWEST = 1 << 30
 
 @dataclass(frozen=True)
 class TensorList:
-    """An ONNX sequence whose length is known while importing: it exists at compile time only."""
+    """An ONNX sequence, of tensors of one dtype. Its length is known while importing: it exists at compile time only."""
 
     items: tuple[Value, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Absent:
+    """An ONNX optional without an element. One that has an element is that element: a tensor or a sequence."""
 
 
 @dataclass(frozen=True)

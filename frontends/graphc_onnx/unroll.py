@@ -14,7 +14,10 @@ from graphc.ops.movement import Concat
 from graphc_onnx.context import Context, normal_axis
 from graphc_onnx.read import subgraphs
 from graphc_onnx.registry import Item
+from graphc_onnx.structure import flat
 from graphc_onnx.tensors import check_size, dtype_of
+
+_STRUCTURAL = ("Shape", "Size", "SequenceLength", "OptionalHasElement")  # what they give follows from types
 
 
 class Undecided(Exception):
@@ -42,10 +45,10 @@ def may_decide(context: Context, body: onnx.GraphProto, carried: Sequence[Item])
             continue
         seen.add(name)
         if name in makers:
-            waiting += [] if makers[name].op_type in ("Shape", "Size") else _reads(makers[name])
+            waiting += [] if makers[name].op_type in _STRUCTURAL else _reads(makers[name])
         elif name in states:
             item = carried[states[name]] if states[name] < len(carried) else None
-            if not isinstance(item, Value) or context.known(item) is None:
+            if item is None or any(context.known(value) is None for value in flat([item])):
                 return False
             waiting.append(body.output[1 + states[name]].name)
         elif not context.is_known(name):

@@ -101,6 +101,7 @@ def widen(graph: Graph) -> Graph:
     for node in graph.nodes:
         made.nodes.append(_widen_node(made, node, new))
     made.output_names, made.trims = list(graph.output_names), dict(graph.trims)
+    made.takes, made.gives = dict(graph.takes), dict(graph.gives)
     made.outputs = [new[value] for value in graph.outputs]
     made.updates = {new[state]: new[value] for state, value in graph.updates.items()}
     return made

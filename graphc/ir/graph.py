@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.errors import ModelError
+from graphc.ir.parts import Parts, put_together, without_missing
 from graphc.source import UNKNOWN, Source
 from graphc.types.layout import PLAIN, Layout
 from graphc.types.shape import DimLike, symbols_of
@@ -114,6 +115,8 @@ class Graph:
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.trims: dict[str, tuple[int, str]] = {}  # output -> axis, and the output that says how many elements of it count
+        self.takes: dict[str, Parts] = {}  # inputs as a caller gives them, see graphc.ir.parts
+        self.gives: dict[str, Parts] = {}  # outputs as a caller gets them
         self.updates: dict[Value, Value] = {}  # state -> its value after a run
         self.metadata: dict[str, str] = {}
         self.files: tuple[str, ...] = ()  # that the model refers to beside its own (external data), relative to its folder
@@ -138,7 +141,7 @@ class Graph:
 
     @property
     def public_outputs(self) -> dict[str, Value]:
-        """The outputs that a caller gets: without those that only say how many elements of others count."""
+        """The tensors that a caller gets: without those that only say how many elements of others count."""
         hidden = {length for _, length in self.trims.values()}
         return {name: value for name, value in zip(self.output_names, self.outputs, strict=True) if name not in hidden}
 
@@ -151,6 +154,11 @@ class Graph:
         for name, (axis, length) in self.trims.items():
             found[name] = found[name][(slice(None),) * axis + (slice(int(results[length])),)].copy()
         return found
+
+    def delivered(self, results: Mapping[str, Array]) -> dict[str, Any]:
+        """What a caller gets, in order: arrays, lists of arrays, None for what is absent."""
+        found = self.trimmed(results)
+        return put_together(self.gives, found) if self.gives else found
 
     @property
     def roots(self) -> list[Value]:
@@ -191,12 +199,19 @@ class Graph:
         self.output_names = list(outputs)
         self.outputs = list(outputs.values())
         self.trims = {name: trim for name, trim in self.trims.items() if name in outputs and trim[1] in outputs}
+        self.gives = without_missing(self.gives, outputs)
 
     # copies -----------------------------------------------------------------------------------------------------------------
 
     def copy(self) -> Graph:
         """A copy that shares ops and data (both immutable) and nothing else."""
         return self.bind({})
+
+    def flat(self) -> Graph:
+        """A copy whose inputs and outputs are its tensors."""
+        made = self.copy()
+        made.takes, made.gives = {}, {}
+        return made
 
     def bind(self, sizes: Mapping[str, DimLike]) -> Graph:
         """A copy with symbolic dims replaced, in types and attributes."""
@@ -219,6 +234,7 @@ class Graph:
                 twin.outputs.append(new[value])
             made.nodes.append(twin)
         made.output_names, made.trims = list(self.output_names), dict(self.trims)
+        made.takes, made.gives = dict(self.takes), dict(self.gives)
         made.outputs = [new[value] for value in self.outputs]
         made.updates = {new[state]: new[value] for state, value in self.updates.items()}
         made._numbers = dict(self._numbers)  # the same edits give the same names in both

@@ -13,6 +13,7 @@ import numpy as np
 from graphc.errors import InputError, ShapeError, TypeMismatchError
 from graphc.files import differences, read_tensors, write_tensors
 from graphc.ir.graph import Array, Graph, Kind
+from graphc.ir.parts import Parts, names_in
 from graphc.types.shape import symbols_of
 
 ALIGN = 64
@@ -117,6 +118,8 @@ def keep_state(graph: Graph, pairs: Mapping[str, str]) -> None:
     inputs = {value.name: value for value in graph.inputs}
     outputs = dict(zip(graph.output_names, graph.outputs, strict=True))
     for name, source in pairs.items():
+        _check_whole("input", graph.takes, name)
+        _check_whole("output", graph.gives, source)
         if name not in inputs:
             raise InputError(f"the model has no input {name!r} to keep as state", hint=f"one of {', '.join(inputs)}")
         if source not in outputs:
@@ -134,4 +137,13 @@ def keep_state(graph: Graph, pairs: Mapping[str, str]) -> None:
         value.data = np.zeros(value.type.static_shape, value.type.dtype.numpy)
         graph.updates[value] = update
     graph.inputs = [value for value in graph.inputs if value.name not in pairs]
+    graph.takes = {name: part for name, part in graph.takes.items() if name not in pairs}
     graph.set_outputs({name: value for name, value in outputs.items() if name not in pairs.values()})
+
+
+def _check_whole(what: str, parts: Mapping[str, Parts], name: str) -> None:
+    """An InputError for a list, and for a tensor that is part of one."""
+    if name in parts and not isinstance(parts[name], str):
+        raise InputError(f"the {what} {name!r} is no tensor, and only tensors are kept as state", hint="an input that is one tensor")
+    if name not in parts and name in names_in(parts):
+        raise InputError(f"the {what} {name!r} is an element of a list, and only tensors by themselves are kept as state")

@@ -9,6 +9,7 @@ Grammar (one statement per line; `#` outside of a string starts a comment; names
                | ("param" | "const" | "state") value ":" type "=" (literal | "@" digest)
                | value { "," value } "=" op "(" [ value { "," value } ] ")" [ attributes ] ":" type { "," type } { note }
                | "output" name "=" value      | "trim" name int name        (output, axis, output that says how many count)
+               | ("takes" | "gives") name [ "=" ( "none" | "(" [ name { "," name } ] ")" ) ]   (made of tensors: see graphc.ir.parts)
                | "update" value "=" value      | "eliminated" string string
     note       = "node" name | "kernel" int | "algorithm" name | "layout" layout { "," layout } | "from" string { "," string }
                | "at" string "," int "," string "," string          (the source: file, line, node, operator)
@@ -40,6 +41,7 @@ from graphc.errors import GraphcError, ModelError
 from graphc.ir.cursor import PLAIN_NAME, Cursor
 from graphc.ir.graph import Array, Graph, Kind, Node, Value
 from graphc.ir.op import Op, op_class
+from graphc.ir.parts import Parts
 from graphc.ir.verify import verify
 from graphc.source import UNKNOWN, Source
 from graphc.types.dtype import DType
@@ -117,10 +119,19 @@ def _lines(graph: Graph, machine: bool, prefix: str = "") -> Iterator[str]:
         yield f"output {_name(name)} = {_value(value)}"
     for name, (axis, length) in graph.trims.items():
         yield f"trim {_name(name)} {axis} {_name(length)}"
+    for verb, parts in (("takes", graph.takes), ("gives", graph.gives)):
+        for name, part in parts.items():
+            yield f"{verb} {_name(name)}{_part(part)}"
     for state, value in graph.updates.items():
         yield f"update {_value(state)} = {_value(value)}"
     for origin, reason in graph.eliminated.items():
         yield f"eliminated {json.dumps(origin)} {json.dumps(reason)}"
+
+
+def _part(part: Parts) -> str:
+    if isinstance(part, str):
+        return ""
+    return " = none" if part is None else f" = ({', '.join(map(_name, part))})"
 
 
 def _node(node: Node, machine: bool, labels: Mapping[Graph, str]) -> str:
@@ -258,6 +269,8 @@ def _statement(graph: Graph, cursor: Cursor, data: Mapping[str, Array], place: s
         name = cursor.name()
         _once(name in graph.trims, f"the trim of {name!r}")
         graph.trims[name] = (cursor.integer(), cursor.name())
+    elif word in ("takes", "gives"):
+        _parse_parts(graph.takes if word == "takes" else graph.gives, cursor, word)
     elif word == "update":
         state = _use(graph, cursor)
         _once(state in graph.updates, f"the update of {state.name!r}")
@@ -270,6 +283,19 @@ def _statement(graph: Graph, cursor: Cursor, data: Mapping[str, Array], place: s
         graph.add_value(name, type, _LEAVES[word], None if word == "input" else _parse_data(place + name, type, cursor, data))
     else:
         raise ModelError(f"unknown statement {word!r}", hint="see the grammar in graphc.ir.text")
+
+
+def _parse_parts(parts: dict[str, Parts], cursor: Cursor, word: str) -> None:
+    name = cursor.name()
+    _once(name in parts, f"{word} {name!r}")
+    parts[name] = name
+    if cursor.accept("="):
+        parts[name] = None if cursor.accept("none") else _parse_list(cursor)
+
+
+def _parse_list(cursor: Cursor) -> tuple[str, ...]:
+    cursor.expect("(")
+    return tuple(cursor.items(")", cursor.name))
 
 
 def _once(twice: bool, what: str) -> None:

@@ -1,15 +1,18 @@
 """verify: the invariants of a graph (see `graphc.ir.graph`), each checked plainly. Run after every pass when GRAPHC_VERIFY=1.
 
 Beyond those: leaves lie plain; output names are distinct; the nodes of a kernel store one value, which another kernel or the caller
-reads; an update has the type of its state; sub-graphs hold the same invariants, and have neither parameters nor state.
+reads; an update has the type of its state; what a caller gives and gets is made of the graph's inputs and outputs, each in one place;
+sub-graphs hold the same invariants, and have neither parameters nor state.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from graphc.errors import GraphcError, VerifyError
 from graphc.ir.graph import Graph, Kind, Node, Value
+from graphc.ir.parts import Parts, names_in
 from graphc.types.dtype import i64
 from graphc.types.layout import PLAIN
 from graphc.types.tensor import TensorType
@@ -30,6 +33,8 @@ def verify(graph: Graph) -> None:
         _check_node(graph, node, defined)
         defined.update(node.outputs)
     _check_roots(graph, defined)
+    _check_parts(graph, graph.takes, {value.name for value in graph.inputs}, "takes")
+    _check_parts(graph, graph.gives, set(graph.public_outputs), "gives")
     _check_kernels(graph)
 
 
@@ -111,6 +116,15 @@ def _check_roots(graph: Graph, defined: set[Value]) -> None:
     for state, update in graph.updates.items():
         _check(state.kind is Kind.STATE, state.name, "is updated but is no state")
         _check(state.type == update.type, state.name, f"of type {state.type} is updated with {update.type}")
+
+
+def _check_parts(graph: Graph, parts: Mapping[str, Parts], tensors: set[str], verb: str) -> None:
+    inside = names_in(parts)
+    for name, part in parts.items():
+        _check(tensors.issuperset(names_in({name: part})), graph.name, f"{verb} {name!r} made of {part!r}, not all of which are tensors")
+        fits = part == name if isinstance(part, str) else name not in tensors
+        _check(fits, graph.name, f"{verb} {name!r} made of {part!r}, and a tensor has that name")
+    _check(len(set(inside)) == len(inside), graph.name, f"{verb} a tensor twice: {inside}")
 
 
 def _check_kernels(graph: Graph) -> None:

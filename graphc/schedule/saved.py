@@ -6,12 +6,14 @@ KeyError or TypeError for what was not written by this version (`VERSION`); refs
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from graphc.ir.graph import Graph, Kind
+from graphc.ir.parts import Parts, names_in
 from graphc.kernel.cost import Cost
 from graphc.kernel.saved import SavedKernel
 from graphc.schedule.plan import AGAIN, ENTER, LEAVE, Control, Plan, Ref, Step, Weight
@@ -20,18 +22,19 @@ from graphc.types.dtype import dtype
 from graphc.types.shape import parse_dim
 from graphc.types.tensor import TensorType
 
-VERSION = 3
+VERSION = 4
 _SPACES = ("arena", "weight", "input", "output", "scratch", "pool")
 _NUMBERS = tuple(field.name for field in fields(Plan) if field.type == "int")
 _NO_DATA = np.zeros(0, np.uint8)
 
 
 def signature_data(graph: Graph) -> dict[str, Any]:
-    """Name, inputs and outputs."""
+    """Name, inputs and outputs, and what a caller makes of them."""
     outputs = zip(graph.output_names, graph.outputs, strict=True)
     return {
         "version": VERSION, "name": graph.name, "inputs": [_value(value.name, value.type) for value in graph.inputs],
         "outputs": [_value(name, value.type) for name, value in outputs], "trims": graph.trims,
+        "takes": graph.takes, "gives": graph.gives,
     }  # fmt: skip
 
 
@@ -46,7 +49,15 @@ def signature_graph(data: dict[str, Any]) -> Graph:
     graph.trims = {_text(name): (_size(axis), _text(length)) for name, (axis, length) in data["trims"].items()}
     if any(name not in graph.output_names or length not in graph.output_names for name, (_, length) in graph.trims.items()):
         raise ValueError("trims")
+    graph.takes, graph.gives = _parts(data["takes"], graph.values), _parts(data["gives"], graph.output_names)
     return graph
+
+
+def _parts(rows: dict[str, Any], tensors: Iterable[str]) -> dict[str, Parts]:
+    found = {_text(name): tuple(map(_text, part)) if isinstance(part, list) else _text_or_none(part) for name, part in rows.items()}
+    if not set(tensors).issuperset(names_in(found)):
+        raise ValueError("parts")
+    return found
 
 
 def plan_data(plan: Plan, texts: list[str]) -> dict[str, Any]:
@@ -156,6 +167,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("text")
     return value
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _size(value: Any) -> int:

@@ -42,6 +42,7 @@ def retyped(graph: Graph, types: Mapping[str, TensorType], data: Mapping[str, Ar
             new[value].producer = twin
             twin.outputs.append(new[value])
         made.nodes.append(twin)
+    made.takes, made.gives = dict(graph.takes), dict(graph.gives)
     made.set_outputs({name: new[value] for name, value in zip(graph.output_names, graph.outputs, strict=True)})
     made.updates = {new[state]: new[value] for state, value in graph.updates.items()}
     return made

@@ -2,7 +2,8 @@
 
 * A condition that is known (constants, shapes, or graph inputs bound by `values`) chooses the branch of If now; else both are imported.
 * A Loop or Scan whose number of iterations is known, with at most GRAPHC_UNROLL nodes when unrolled, is unrolled; so is one that carries
-  sequences, or values that change their shape. Every other is one node `loop`, in the graph as in machine code.
+  values that change their shape, or sequences that change their length. Every other is one node `loop`, in the graph as in machine code.
+* What branches give and loops carry may be sequences and optionals: the ops have their tensors one by one.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from graphc.ops.pointwise import Cast
 from graphc.types.dtype import DType, bool_, i64
 from graphc.types.shape import Dim, DimLike
 from graphc_onnx.context import Context, normal_axis
+from graphc_onnx.handlers.sequence import AbsentElement
 from graphc_onnx.node import OnnxNode
 from graphc_onnx.registry import Item, onnx_op
+from graphc_onnx.structure import describe, flat, like, structure
 from graphc_onnx.unroll import Source, Undecided, element, may_decide, stacked, tensor, unroll, unroll_scan
 
 if TYPE_CHECKING:
@@ -49,18 +52,24 @@ def if_(context: Context, node: OnnxNode) -> Sequence[Item]:
     return context.inline(node.graph(taken), {})
 
 
-def _choice(context: Context, node: OnnxNode, condition: Value) -> Sequence[Value] | None:
-    """A native If; None where its branches do not give tensors of equal types, or types that depend on data."""
+def _choice(context: Context, node: OnnxNode, condition: Value) -> Sequence[Item] | None:
+    """A native If over all tensors that its branches give; None where these are not the same, or have types that depend on data."""
     try:
         (then, results), (other, others) = (context.sub_graph(node.graph(name), []) for name in ("then_branch", "else_branch"))
-    except DynamicShapeError:
+    except (DynamicShapeError, AbsentElement):
         return None
     if len(results) != len(others):
         raise ModelError(f"the branches of If have {len(results)} and {len(others)} outputs")
-    if not all(isinstance(a, Value) and isinstance(b, Value) and a.type == b.type for a, b in zip(results, others, strict=True)):
+    if structure(results) != structure(others):
         return None
+    values = flat(results)
+    if any(a.type != b.type for a, b in zip(values, flat(others), strict=True)):
+        return None
+    if not values:
+        return results
     captured = [*_finish(then, results), *_finish(other, others)]
-    return context.builder.add_many(If(then.graph, other.graph), _scalar(context.builder, condition, bool_), *captured)
+    made = context.builder.add_many(If(then.graph, other.graph), _scalar(context.builder, condition, bool_), *captured)
+    return like(results, made)
 
 
 @onnx_op("Loop")
@@ -72,20 +81,15 @@ def loop(context: Context, node: OnnxNode) -> Sequence[Item]:
     count, condition = node.optional(0), node.optional(1)
     trips = _known_count(context, count)
     going = True if condition is None else _known_flag(context, condition, "the condition of Loop")
-    tensors = all(isinstance(item, Value) for item in carried) and all(info.type.HasField("tensor_type") for info in body.output)
     decided = going is not None and (count is None or isinstance(trips, int))
-    if not tensors or (decided and (not going or trips == 0 or may_decide(context, body, carried))):
-        if not decided:
-            trips = _decided_count(context, count)
-            going = condition is None or _decided(context, condition, "the condition of Loop")
+    if decided and (not going or trips == 0 or may_decide(context, body, carried)):
         assert isinstance(trips, int) or trips is None
         endless = count is None and len(body.output) > 1 + len(carried)  # what it stacks has no known length before its end is known
         try:
-            return unroll(context, node.name, body, carried, trips, bool(going), None if endless or not tensors else UNROLL.get())
+            return unroll(context, node.name, body, carried, trips, bool(going), None if endless else UNROLL.get())
         except Undecided:
-            if not tensors:
-                raise ShapeError("a loop over sequences whose condition depends on data", hint="give the data as values=...") from None
-    given: list[TensorType | Array] = [SCALAR, np.asarray(True), *(tensor(item).type for item in carried)]
+            pass
+    given: list[TensorType | Array | Item] = [SCALAR, np.asarray(True), *carried]
     try:
         made, results = context.sub_graph(body, given)
     except DynamicShapeError as error:
@@ -96,20 +100,21 @@ def loop(context: Context, node: OnnxNode) -> Sequence[Item]:
 
 
 def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence[Item], trips: DimLike | None) -> Sequence[Item]:
-    """The op; unrolled after all where the carried values change their types in a known number of iterations."""
+    """The op, over all tensors that are carried; unrolled after all where their number or their types change in a known number of
+    iterations, or until a known condition."""
     count, condition = node.optional(0), node.optional(1)
-    carried = [tensor(item) for item in node.items[2:]]
-    again, *rest = map(tensor, results)
-    ys = rest[len(carried) :]
+    before, after = node.items[2:], results[1 : 1 + len(node.items[2:])]
+    varying = _varying(before, after)
+    carried, ys = flat(before), [tensor(item) for item in results[1 + len(before) :]]
+    again, rest = tensor(results[0]), [*flat(after), *ys]
     fixed = condition is None or _known_flag(context, condition, "the condition of Loop") is True
     known = made.builder.known(again)
     conditional = not (fixed and known is not None and known.dtype != object and bool(known.all()))
     counted = count is not None and trips is None
     if count is None and not conditional:
         raise ModelError("a Loop without trip count, whose condition is always true", hint="export it with an end")
-    varying = _varying(carried, rest)
-    if varying and isinstance(trips, int) and fixed:
-        return _unrolled(context, node, trips, f"{varying}, depends on data")
+    if varying and fixed and (count is None or isinstance(trips, int)):
+        return _unrolled(context, node, trips if isinstance(trips, int) else None, f"{varying}, depends on data")
     what = varying or "the number of iterations, so the length of the scan outputs"
     unknown = _data_dependent(context, node, f"{what}, depends on data", carries=known is None)
     if varying or (ys and trips is None):
@@ -128,10 +133,10 @@ def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence
     *found, ran = context.builder.add_many(op, *flags, *carried, *captured)
     for y in found[len(carried) :] if op.is_dynamic else []:
         context.trim(y, ran, unknown)
-    return found
+    return [*like(before, found[: len(carried)]), *found[len(carried) :]]
 
 
-def _unrolled(context: Context, node: OnnxNode, trips: int, why: str) -> Sequence[Item]:
+def _unrolled(context: Context, node: OnnxNode, trips: int | None, why: str) -> Sequence[Item]:
     """A Loop of any length, which cannot be native; `why` not, where its condition is not known either."""
     try:
         return unroll(context, node.name, node.graph("body"), node.items[2:], trips, True, None)
@@ -139,18 +144,23 @@ def _unrolled(context: Context, node: OnnxNode, trips: int, why: str) -> Sequenc
         raise _data_dependent(context, node, why) from None
 
 
-def _varying(before: Sequence[Value], after: Sequence[Value]) -> str:
+def _varying(before: Sequence[Item], after: Sequence[Item]) -> str:
     """What says that a carried value changes its type, if one does."""
-    pairs = ((a, b) for a, b in zip(before, after, strict=False) if a.type != b.type)
-    return next((f"the shape of {a.name!r}, {a.type} before and {b.type} after an iteration" for a, b in pairs), "")
+    for old, new in zip(before, after, strict=False):
+        if structure([old]) != structure([new]):
+            return f"the number of carried tensors, {describe(old)} before and {describe(new)} after an iteration"
+        pairs = ((a, b) for a, b in zip(flat([old]), flat([new]), strict=True) if a.type != b.type)
+        for a, b in pairs:
+            return f"the shape of {a.name!r}, {a.type} before and {b.type} after an iteration"
+    return ""
 
 
 def _data_dependent(
     context: Context, node: OnnxNode, what: str, inputs: Sequence[str] = (), carries: bool = True
 ) -> DynamicShapeError:  # fmt: skip
     """With the graph inputs that decide how often the loop runs, of which the caller may give values. `carries`: also what it carries."""
-    found = [node.optional(0), node.optional(1), *(node.items[2:] if carries else [])]
-    leaves = (leaf for value in found if isinstance(value, Value) and context.known(value) is None for leaf in ancestors(value))
+    found = flat(item for item in [node.optional(0), node.optional(1), *(node.items[2:] if carries else [])] if item is not None)
+    leaves = (leaf for value in found if context.known(value) is None for leaf in ancestors(value))
     names = tuple(dict.fromkeys((*inputs, *(leaf.name for leaf in leaves if leaf.kind is Kind.INPUT))))
     hint = "give what decides it when loading, load_onnx(..., values={name: array}), or export a loop that carries its results"
     return DynamicShapeError(what, inputs=names, hint=hint)
@@ -243,7 +253,7 @@ def _scan_body(node: OnnxNode, inputs: int, states: int) -> tuple[onnx.GraphProt
 
 def _finish(body: Body, results: Sequence[Item]) -> list[Value]:
     """The body with these outputs; what it captures."""
-    return body.finish((value.name, value) for value in map(tensor, results))
+    return body.finish((value.name, value) for value in flat(results))
 
 
 def _scalar(builder: Builder, value: Value, dtype: DType) -> Value:
@@ -273,7 +283,3 @@ def _known_count(context: Context, value: Value | None) -> DimLike | None:
         raise ModelError(f"the trip count of Loop must be one element, got {array.size}")
     found = array.reshape(-1)[0]
     return found if isinstance(found, Dim) else max(int(found), 0)
-
-
-def _decided_count(context: Context, value: Value | None) -> int | None:
-    return None if value is None else int(context.array(value, "the trip count of Loop").reshape(-1)[0])

@@ -1,26 +1,42 @@
-"""Sequences of tensors: they exist while importing only (`TensorList`), so their lengths and positions must be known."""
+"""Sequences of tensors, and optionals: they exist while importing only, so lengths, positions and presence must be known.
+
+A sequence is a `TensorList`. An optional is its element, or `Absent`: Optional and OptionalGetElement do nothing but check.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from graphc.errors import ModelError
+from graphc.errors import ModelError, TypeMismatchError
 from graphc.ir.graph import Value
 from graphc.ops.movement import Concat
+from graphc.types.dtype import DType
 from graphc_onnx.context import Context, normal_axis
 from graphc_onnx.node import OnnxNode
-from graphc_onnx.registry import TensorList, onnx_op
+from graphc_onnx.registry import Absent, Item, TensorList, onnx_op
+from graphc_onnx.tensors import dtype_of
 
 
 @onnx_op("SequenceEmpty")
 def sequence_empty(context: Context, node: OnnxNode) -> TensorList:
-    node.integer("dtype", 1)
-    return TensorList(())
+    return TensorList((), dtype_of(node.integer("dtype", 1), "the sequence"))
 
 
 @onnx_op("SequenceConstruct")
 def sequence_construct(context: Context, node: OnnxNode) -> TensorList:
-    return TensorList(node.inputs)
+    if not node.items:
+        raise ModelError("a sequence is constructed of no tensors", hint="SequenceEmpty")
+    return _sequence(node.inputs, node.input(0).type.dtype)
+
+
+def _sequence(items: Sequence[Value], dtype: DType) -> TensorList:
+    """Raises TypeMismatchError for a tensor of another dtype."""
+    for at, value in enumerate(items):
+        if value.type.dtype != dtype:
+            raise TypeMismatchError(f"element {at} is {value.type}, in a sequence of {dtype}", hint="tensors of one dtype")
+    return TensorList(tuple(items), dtype)
 
 
 @onnx_op("SequenceLength")
@@ -45,20 +61,22 @@ def sequence_at(context: Context, node: OnnxNode) -> Value:
 
 @onnx_op("SequenceInsert")
 def sequence_insert(context: Context, node: OnnxNode) -> TensorList:
-    items = list(node.sequence(0).items)
+    before = node.sequence(0)
+    items = list(before.items)
     given = node.optional(2)
     at = context.plain_ints(given, "the position of SequenceInsert")[0] if given is not None else len(items)
     if not -len(items) <= at <= len(items):
         raise ModelError(f"position {at} is outside a sequence of {len(items)}")
     items.insert(at, node.input(1))
-    return TensorList(tuple(items))
+    return _sequence(items, before.dtype)
 
 
 @onnx_op("SequenceErase")
 def sequence_erase(context: Context, node: OnnxNode) -> TensorList:
-    items = list(node.sequence(0).items)
+    before = node.sequence(0)
+    items = list(before.items)
     del items[_position(context, node, 1, len(items), -1)]
-    return TensorList(tuple(items))
+    return TensorList(tuple(items), before.dtype)
 
 
 @onnx_op("SplitToSequence")
@@ -70,7 +88,7 @@ def split_to_sequence(context: Context, node: OnnxNode) -> TensorList:
     keep = node.flag("keepdims", True)
     if given is None:
         parts = [context.slice_axis(x, axis, i, 1) for i in range(size)]
-        return TensorList(tuple(part if keep else context.squeeze(part, [axis]) for part in parts))
+        return TensorList(tuple(part if keep else context.squeeze(part, [axis]) for part in parts), x.type.dtype)
     sizes = context.plain_ints(given, "the sizes of SplitToSequence")
     if given.type.rank == 0:
         if sizes[0] < 1:
@@ -79,7 +97,8 @@ def split_to_sequence(context: Context, node: OnnxNode) -> TensorList:
     if sum(sizes) != size or min(sizes, default=0) < 0:
         raise ModelError(f"pieces {list(sizes)} do not add up to {size}")
     starts = np.cumsum([0, *sizes[:-1]]).tolist() if sizes else []
-    return TensorList(tuple(context.slice_axis(x, axis, start, part) for start, part in zip(starts, sizes, strict=True)))
+    parts = [context.slice_axis(x, axis, start, part) for start, part in zip(starts, sizes, strict=True)]
+    return TensorList(tuple(parts), x.type.dtype)
 
 
 @onnx_op("ConcatFromSequence")
@@ -90,3 +109,35 @@ def concat_from_sequence(context: Context, node: OnnxNode) -> Value:
     stacked = node.flag("new_axis")
     axis = normal_axis(node.integer("axis"), items[0].type.rank + stacked)
     return context.add(Concat(axis), *(context.unsqueeze(item, [axis]) if stacked else item for item in items))
+
+
+# optionals and whatever may be one ------------------------------------------------------------------------------------------
+
+
+class AbsentElement(ModelError):
+    """The element of an optional that is absent: wrong where it is computed, not in a branch that is not taken."""
+
+
+@onnx_op("Identity")
+def identity(context: Context, node: OnnxNode) -> Item:
+    found = node.item(0)
+    return found if isinstance(found, (TensorList, Absent)) else context.identity(node.input(0))
+
+
+@onnx_op("Optional")
+def optional(context: Context, node: OnnxNode) -> Item:
+    found = node.item(0)
+    return Absent() if found is None else found
+
+
+@onnx_op("OptionalHasElement")
+def optional_has_element(context: Context, node: OnnxNode) -> Value:
+    return context.constant(np.asarray(isinstance(node.item(0), (Value, TensorList))))
+
+
+@onnx_op("OptionalGetElement")
+def optional_get_element(context: Context, node: OnnxNode) -> Item:
+    found = node.item(0)
+    if found is None or isinstance(found, Absent):
+        raise AbsentElement("the element of an optional that is absent is needed", hint="give the optional, or ask OptionalHasElement")
+    return found if isinstance(found, TensorList) else context.identity(found)
