@@ -54,7 +54,7 @@ class Signature:
         arrays: dict[str, Array] = {}
         for name, wanted in self.tensors.items():
             if name not in feeds:
-                raise InputError(f"input {name!r} ({wanted}) is missing", hint=f"the model takes {self}")
+                raise self._missing(name)
             arrays[name] = _array(name, wanted, feeds[name])
         return arrays
 
@@ -63,13 +63,19 @@ class Signature:
         found: dict[str, Any] = {}
         for name, given in feeds.items():
             part = self.takes.get(name, name)
-            if isinstance(part, str):
-                found[name] = given
-            elif part is None:
+            if part is None:
                 _check_absent(name, given)
+            elif isinstance(part, str):
+                found[name] = given
             else:
                 found.update(zip(part, self._elements(name, part, given), strict=True))
+        for name, part in self.takes.items():
+            if isinstance(part, tuple) and name not in feeds:
+                raise self._missing(name)
         return found
+
+    def _missing(self, name: str) -> InputError:
+        return InputError(f"input {name!r} ({text(self.inputs[name])}) is missing", hint=f"the model takes {self}")
 
     def _elements(self, name: str, part: Sequence[str], given: Any) -> Sequence[Any]:
         wanted = f"the model takes {text(self.inputs[name])}"
@@ -128,7 +134,7 @@ def _is_plain(dim: object) -> bool:
 
 def _array(name: str, wanted: TensorType, given: Any) -> Array:
     if given is None:
-        raise InputError(f"input {name!r} is None, the model takes {wanted}", hint=f"an array; {name!r} is not absent in this model")
+        raise InputError(f"input {name!r} is None, the model takes {wanted}", hint="an array")
     try:
         array = np.asarray(given)
     except Exception as error:  # ragged lists, or whatever an object's __array__ raises

@@ -5,7 +5,8 @@
     outputs = rep.run([x])
 
 Inputs that decide shapes (axes, pads, sizes) may be graph inputs: the model is then specialised for the values that `run` sees, and
-kept by their bytes. What graphc does not support raises `unittest.SkipTest`, which the suite's runner reports as skipped (raising
+kept by their bytes. Sequences are lists of arrays, optionals that are absent None: the model is specialised for the number and shapes of
+the elements. What graphc does not support raises `unittest.SkipTest`, which the suite's runner reports as skipped (raising
 BackendIsNotSupposedToImplementIt would count as passed).
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, Union
 from unittest import SkipTest
 
 import numpy as np
@@ -21,10 +22,12 @@ import onnx
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from graphc.errors import DynamicShapeError, InputError, ShapeError, UnsupportedError
-from graphc.ir.graph import Array, Graph
+from graphc.ir.graph import Graph
 from graphc_onnx.importer import load
+from graphc_onnx.inputs import Declared
 
-Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Shape = Union[tuple[int, ...], list[tuple[int, ...]], None]  # of an array, of each array of a list, or of what is absent
 _KEPT = 32  # specialisations per model; the oldest goes first
 
 
@@ -43,13 +46,15 @@ def reference(graph: Graph) -> Run:
 
 
 class GraphcRep(BackendRep):
-    """A prepared model; `run` takes arrays (or numpy scalars) in graph-input order."""
+    """A prepared model; `run` takes arrays (or numpy scalars), lists of arrays and None in graph-input order."""
 
     def __init__(self, model: onnx.ModelProto, make: Callable[[Graph], Run]) -> None:
         self.model = model
         self.make = make
         initialized = {tensor.name for tensor in model.graph.initializer}
-        self.names = [info.name for info in model.graph.input if info.name not in initialized]
+        self.declared = {info.name: Declared.of(info) for info in model.graph.input if info.name not in initialized}
+        self.names = list(self.declared)
+        self.shaped = {name for name, found in self.declared.items() if found.sequence or found.optional}  # by what is fed
         self.outputs = [info.name for info in model.graph.output]
         self.bound: tuple[str, ...] = ()  # inputs whose data decides shapes
         self.programs: dict[tuple[Any, ...], Run] = {}
@@ -59,9 +64,9 @@ class GraphcRep(BackendRep):
         except DynamicShapeError as error:
             if not error.inputs:
                 raise
-            self.bound = error.inputs
+            self.bound = tuple(name for name in error.inputs if name not in self.shaped)
         except ShapeError:
-            if all(isinstance(dim, int) for shape in self._declared() for dim in shape):
+            if all(dim.HasField("dim_value") for found in self.declared.values() for dim in found.tensor.shape.dim):
                 raise
             self.fixed = True
 
@@ -75,21 +80,37 @@ class GraphcRep(BackendRep):
         results: tuple[Any, ...] = namedtupledict("Outputs", self.outputs)(*(found[name] for name in self.outputs))
         return results
 
-    def _feeds(self, inputs: Any) -> dict[str, Array]:
-        if isinstance(inputs, Mapping):
-            return {name: np.asarray(value) for name, value in inputs.items()}
-        given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        if len(given) > len(self.names):
-            raise InputError(f"{len(given)} inputs given, the model takes {len(self.names)}")
-        return {name: np.asarray(value) for name, value in zip(self.names, given, strict=False)}
+    def _feeds(self, inputs: Any) -> dict[str, Any]:
+        """By name: arrays, lists of arrays for sequences, None. An optional input that is left out is absent."""
+        if not isinstance(inputs, Mapping):
+            given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+            if len(given) > len(self.names):
+                raise InputError(f"{len(given)} inputs given, the model takes {len(self.names)}")
+            inputs = dict(zip(self.names, given, strict=False))
+        absent = {name: None for name, found in self.declared.items() if found.optional}
+        return {**absent, **{name: self._fed(name, value) for name, value in inputs.items()}}
 
-    def _specialised(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+    def _fed(self, name: str, value: Any) -> Any:
+        found = self.declared.get(name)
+        if value is None:
+            return None
+        if found is None or not found.sequence:
+            return np.asarray(value)
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"input {name!r} is a {type(value).__name__}, and the model takes a sequence", hint="a list of arrays")
+        return [np.asarray(element) for element in value]
+
+    def _specialised(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
         """Bind inputs until every shape is known; each DynamicShapeError names further ones."""
         while True:
             values = {name: feeds[name] for name in self.bound if name in feeds}
+            shapes = {
+                name: _shape(fed) for name, fed in feeds.items()
+                if name not in values and name in self.declared and (self.fixed or name in self.shaped)
+            }  # fmt: skip
             try:
-                program = self._program(values, feeds if self.fixed else {})
-                return program({name: array for name, array in feeds.items() if name not in values})
+                program = self._program(values, shapes)
+                return program({name: fed for name, fed in feeds.items() if name not in values})
             except DynamicShapeError as error:
                 further = tuple(name for name in error.inputs if name in feeds and name not in self.bound)
                 if not further:
@@ -101,34 +122,37 @@ class GraphcRep(BackendRep):
                     raise
                 self.fixed = True
 
-    def _program(self, values: Mapping[str, Array], shapes: Mapping[str, Array]) -> Run:
-        key = (
-            tuple((name, array.dtype.str, array.shape, array.tobytes()) for name, array in values.items()),
-            tuple((name, array.shape) for name, array in shapes.items()),
-        )
+    def _program(self, values: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Run:
+        key = (tuple((name, _bytes(value)) for name, value in values.items()), repr(shapes))
         if key not in self.programs:
             if len(self.programs) >= _KEPT:
                 del self.programs[next(iter(self.programs))]
-            self.programs[key] = self.make(load(_with_shapes(self.model, shapes), values=values))
+            self.programs[key] = self.make(load(self.model, values=values, shapes=shapes))
         return self.programs[key]
 
-    def _declared(self) -> list[tuple[int | str, ...]]:
-        """Shapes of the inputs, names for what is not a number."""
-        shapes = [info.type.tensor_type.shape.dim for info in self.model.graph.input if info.name in self.names]
-        return [tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in shape) for shape in shapes]
+
+def _shape(fed: Any) -> Shape:
+    return [array.shape for array in fed] if isinstance(fed, list) else None if fed is None else fed.shape
 
 
-def _with_shapes(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> onnx.ModelProto:
-    """The model with the inputs' shapes as they are fed."""
-    if not feeds:
-        return model
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    for info in made.graph.input:
-        if info.name in feeds:
-            elem_type = info.type.tensor_type.elem_type
-            info.CopyFrom(onnx.helper.make_tensor_value_info(info.name, elem_type, feeds[info.name].shape))
-    return made
+def _bytes(value: Any) -> Any:
+    """Equal for equal values."""
+    if isinstance(value, list):
+        return tuple(map(_bytes, value))
+    return None if value is None else (value.dtype.str, value.shape, value.tobytes())
+
+
+def _info(name: str, value: Any) -> onnx.ValueInfoProto:
+    """The declaration of an input that takes the value."""
+    sequence = isinstance(value, (list, tuple)) and all(isinstance(element, np.ndarray) for element in value)
+    if value is None or (sequence and not value):
+        shown = "None" if value is None else "an empty sequence"
+        raise InputError(f"input {name!r} is {shown}: of which type is not known", hint="prepare() a model that declares the types")
+    array = np.asarray(value[0] if sequence else value)
+    element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    if sequence:
+        return onnx.helper.make_tensor_sequence_value_info(name, element, None)
+    return onnx.helper.make_tensor_value_info(name, element, array.shape)
 
 
 class GraphcBackend(Backend):
@@ -159,18 +183,14 @@ class GraphcBackend(Backend):
     def run_node(
         cls, node: onnx.NodeProto, inputs: Any, device: str = "CPU", outputs_info: Sequence[Any] | None = None, **kwargs: Any
     ) -> tuple[Any, ...]:
-        """One node as a model of its own; the types come from the inputs. `opset_version` may be given."""
+        """One node as a model of its own; the types come from the inputs (a list of arrays: a sequence). `opset_version` may be given."""
         names = [name for name in node.input if name]
-        arrays = [np.asarray(value) for value in inputs]
-        infos = [
-            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-            for name, array in zip(names, arrays, strict=True)
-        ]
+        infos = [_info(name, value) for name, value in zip(names, inputs, strict=True)]
         outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
         version = int(kwargs.get("opset_version", onnx.defs.onnx_opset_version()))
         graph = onnx.helper.make_graph([node], "run_node", infos, outputs)
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.domain, version)])
-        return cls.prepare(model, device).run(arrays)
+        return cls.prepare(model, device).run(list(inputs))
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
