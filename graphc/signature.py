@@ -26,6 +26,9 @@ class Signature:
         self.tensors = dict(tensors)
         self.takes = dict(takes or {})
         self.inputs: dict[str, Any] = put_together(self.takes, self.tensors)
+        lists = {name: part for name, part in self.takes.items() if isinstance(part, tuple)}
+        elements = {element: f"{name}[{at}]" for name, part in lists.items() for at, element in enumerate(part)}
+        self._labels = {name: elements.get(name, name) for name in self.tensors}  # for messages
 
     def by_name(self, args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """Positional and named arguments as one mapping. Raises InputError for too many, or one given twice."""
@@ -55,7 +58,7 @@ class Signature:
         for name, wanted in self.tensors.items():
             if name not in feeds:
                 raise self._missing(name)
-            arrays[name] = _array(name, wanted, feeds[name])
+            arrays[name] = _array(self._labels[name], wanted, feeds[name])
         return arrays
 
     def _taken_apart(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,14 +100,16 @@ class Signature:
         sizes: dict[str, int] = {}
         for name, axis, dim, size in axes:
             if _is_plain(dim) and sizes.setdefault(str(dim), size) != size:
-                raise InputError(f"input {name!r} has {dim}={size} (axis {axis}), but {dim}={sizes[str(dim)]} in another place")
+                label = self._labels[name]
+                raise InputError(f"input {label!r} has {dim}={size} (axis {axis}), but {dim}={sizes[str(dim)]} in another place")
         for name, axis, dim, size in axes:
             expected = substitute(dim, sizes)
             if not isinstance(expected, int):
-                raise ShapeError(f"input {name!r} has a dimension {dim} whose symbols no input gives", hint="fix them with dims={...}")
+                reason = f"input {self._labels[name]!r} has a dimension {dim} whose symbols no input gives"
+                raise ShapeError(reason, hint="fix them with dims={...}")
             if size != expected:
-                shape, wanted = arrays[name].shape, self.tensors[name]
-                raise InputError(f"input {name!r} has shape {shape}, the model takes {wanted}: axis {axis} is {size}, not {expected}")
+                found = f"input {self._labels[name]!r} has shape {arrays[name].shape}, the model takes {self.tensors[name]}"
+                raise InputError(f"{found}: axis {axis} is {size}, not {expected}")
         return sizes
 
     def __str__(self) -> str:

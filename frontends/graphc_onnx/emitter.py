@@ -91,7 +91,7 @@ class Emitter:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.names: dict[Value, str] = {}
-        self._taken: set[str] = set(graph.values) | set(graph.output_names)
+        self._taken: set[str] = {*graph.values, *graph.output_names, *graph.takes, *graph.gives}
         self._node_names: set[str] = set()
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._sizes: dict[str, str] = {}

@@ -3,7 +3,8 @@
 Parameters become initialisers under their own names, float constants Constant nodes (so that importing the file again does not turn
 them into parameters), integer constants initialisers. ONNX keeps nothing between runs: a state `h` becomes an input `h`, behind the
 others, and an output `h.next`, to be given to the next run (`graphc.compile(path, state={"h": "h.next"})` keeps them again); its initial
-value is not in the file. State that nothing updates becomes an initialiser. Ops without one ONNX operator are composed of several
+value is not in the file. State that nothing updates becomes an initialiser. An input or output that is a list of tensors becomes a
+sequence (`graphc_onnx.boundary`); an optional that is there is its tensor. Ops without one ONNX operator are composed of several
 (`graphc_onnx.exports`). The result is opset 21.
 """
 
@@ -26,7 +27,8 @@ from graphc.ir.graph import Array, Graph, Kind, Node, Value
 from graphc.ir.patch import topological
 from graphc.types.shape import symbol
 from graphc.types.tensor import TensorType
-from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, export_of, info, write_nodes
+from graphc_onnx.boundary import declarations, lists, write_elements, write_sequences
+from graphc_onnx.emitter import IR_VERSION, OPSET, Emitter, Store, export_of, write_nodes
 
 INLINE_LIMIT = (1 << 31) - (1 << 24)  # a protobuf message holds less than 2 GB
 NEXT = ".next"  # behind the name of a state: its value after a run
@@ -76,10 +78,12 @@ def build(graph: Graph, store: Store) -> onnx.ModelProto:
     emitter = Emitter(graph, store)
     _name_values(emitter, graph, nodes)
     _write_leaves(emitter, graph, nodes)
+    write_elements(emitter, graph)
     write_nodes(emitter, graph, nodes)
     for name, value in graph.public_outputs.items():
         if emitter.names[value] != name:
             emitter.write("Identity", [emitter.names[value]], [name])
+    write_sequences(emitter, graph)
     return _model(emitter, graph)
 
 
@@ -119,9 +123,16 @@ def _name_values(emitter: Emitter, graph: Graph, nodes: Sequence[Node]) -> None:
     for name, value in zip(graph.output_names, graph.outputs, strict=True):
         if value.producer is not None:
             public.setdefault(value, name)
-    reserved = set(graph.output_names)
+    outward = {*graph.output_names, *lists(graph.gives)}
+    taken = outward & lists(graph.takes).keys()
+    if taken:
+        raise UnsupportedError(f"an input and an output of {graph.name!r} are called {min(taken)!r}", hint="rename the output")
+    reserved = outward | lists(graph.takes).keys()
+    elements = {element: f"{name}/{at}" for name, part in lists(graph.takes).items() for at, element in enumerate(part)}
     for value in graph.values.values():
-        if value.producer is None:
+        if value.kind is Kind.INPUT and value.name in elements:
+            emitter.names[value] = emitter.fresh(elements[value.name])
+        elif value.producer is None:
             if value.name in reserved and (value.kind is Kind.INPUT or value not in graph.outputs):
                 _check_free(value, graph)
             emitter.names[value] = value.name if value.name not in reserved else emitter.fresh(value.name)
@@ -151,8 +162,8 @@ def _model(emitter: Emitter, graph: Graph) -> onnx.ModelProto:
     made = helper.make_graph(
         emitter.nodes,
         graph.name or "graph",
-        [info(emitter.names[value], value.type) for value in graph.inputs],
-        [info(name, _declared(graph, name, value)) for name, value in graph.public_outputs.items()],
+        declarations(graph.takes, {value.name: value.type for value in graph.inputs}, lambda name: emitter.names[graph.values[name]]),
+        declarations(graph.gives, {name: _declared(graph, name, value) for name, value in graph.public_outputs.items()}, str),
         initializer=emitter.initializers,
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="graphc")
