@@ -50,7 +50,7 @@ def compile(
     dims = check_sizes(dims or {})
     chosen = backends.find(backend)
     machine = chosen.target(target)
-    options = repr((accuracy, weights, tune, sorted(map(repr, dims.items())), sorted(map(repr, (shapes or {}).items()))))
+    options = repr((accuracy, weights, tune, sorted(map(repr, dims.items())), shapes or {}))
     kept = _kept(chosen, model, machine, options) if state is None else None
     source = _Source(model, dims, kept, state, shapes)
 

@@ -54,7 +54,7 @@ class GraphcRep(BackendRep):
         initialized = {tensor.name for tensor in model.graph.initializer}
         self.declared = {info.name: Declared.of(info) for info in model.graph.input if info.name not in initialized}
         self.names = list(self.declared)
-        self.shaped = {name for name, found in self.declared.items() if found.sequence or found.optional}  # by what is fed
+        self.shaped = {name for name, found in self.declared.items() if found.is_open}  # inputs that have the shapes of what is fed
         self.outputs = [info.name for info in model.graph.output]
         self.bound: tuple[str, ...] = ()  # inputs whose data decides shapes
         self.programs: dict[tuple[Any, ...], Run] = {}
@@ -92,10 +92,10 @@ class GraphcRep(BackendRep):
 
     def _fed(self, name: str, value: Any) -> Any:
         found = self.declared.get(name)
-        if value is None:
-            return None
-        if found is None or not found.sequence:
-            return np.asarray(value)
+        if value is None and found is not None and not found.optional:
+            raise InputError(f"input {name!r} is None, and it is not optional", hint="an array, or a list of arrays for a sequence")
+        if value is None or found is None or not found.sequence:
+            return None if value is None else np.asarray(value)
         if not isinstance(value, (list, tuple)):
             raise InputError(f"input {name!r} is a {type(value).__name__}, and the model takes a sequence", hint="a list of arrays")
         return [np.asarray(element) for element in value]

@@ -24,8 +24,8 @@ def lists(parts: Mapping[str, Parts]) -> dict[str, tuple[str, ...]]:
     """The inputs or outputs that are sequences. Raises UnsupportedError for one without elements, and for an optional that is absent."""
     for name, part in parts.items():
         if not part:
-            what = "an optional that is absent" if part is None else "an empty sequence"
-            raise UnsupportedError(f"{name!r} is {what}, and the graph does not hold its type", hint="import the model with an element in it")
+            reason = f"{name!r} is {'an optional that is absent' if part is None else 'an empty sequence'}: a graph does not hold its type"
+            raise UnsupportedError(reason, hint="import the model with an element in it")
     return {name: part for name, part in parts.items() if isinstance(part, tuple)}
 
 

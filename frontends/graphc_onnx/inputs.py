@@ -1,7 +1,7 @@
 """Types of graph inputs: dtypes, and shapes with symbolic dims bound by `dims`; how many elements a sequence has, by `shapes`.
 
-`shapes`, by input: of a tensor its shape; of a sequence the number of its elements, or a list of their shapes; None for an optional that
-is absent. A dim of a shape is a size, a name, or None for what the file says.
+`shapes`, by input: of a tensor its shape (n for (n,)); of a sequence the number of its elements, or a list of their shapes; None for an
+optional that is absent. A dim of a shape is a size, a name, or None for what the file says.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ class Declared:
             raise UnsupportedError(f"input {info.name!r} is {whole}", hint="tensors, sequences of tensors and optional ones are supported")
         return cls(type.tensor_type, sequence, optional)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the file leaves more open than sizes."""
+        return self.sequence or self.optional or not self.tensor.HasField("shape")
+
     def dtype(self, what: str) -> DType:
         return dtype_of(self.tensor.elem_type, what)
 
@@ -74,9 +79,8 @@ class InputTypes:
         found, given = self.declared[name], self.shapes.get(name)
         if found.optional and given is None:
             return None
-        if not found.sequence:
-            return self._type(found, name, given)
-        return [self._type(found, f"{name}[{i}]", shape) for i, shape in enumerate(_elements(given))]
+        made = [self._type(found, label, shape) for label, shape in _labelled(name, found, given)]
+        return made if found.sequence else made[0]
 
     def item(self, name: str, given: Typed | Array | list[Array], made: Sequence[Value]) -> Item:
         """The input `given`, of whose tensors these are made."""
@@ -117,10 +121,13 @@ class InputTypes:
                 raise InputError(f"shapes: the value of {name!r} is given too", hint="one of the two")
             if given is None and not found.optional:
                 raise InputError(f"shapes: {name!r} is None, and it is not optional", hint=f"shapes={{{name!r}: {_example(found)}}}")
-            fits = _is_shape(given) if not found.sequence else is_size(given) or (_is_list(given) and all(map(_is_shape, given)))
+            fits = is_size(given) or (_is_list(given) and all(map(_is_shape, given)) if found.sequence else _is_shape(given))
             if given is not None and not fits:
                 what = "a sequence: the number of its elements, or a list of their shapes" if found.sequence else "a tensor: its shape"
                 raise InputError(f"shapes: {name!r} is {what}; got {given!r}", hint=f"shapes={{{name!r}: {_example(found)}}}")
+            if found.tensor.HasField("shape") and given is not None:
+                for label, shape in _labelled(name, found, given):
+                    _check_agrees(label, found.tensor.shape.dim, shape)
 
     def _check_structure(self, known: Collection[str]) -> None:
         missing = {name: self._missing(name, found) for name, found in self.declared.items() if name not in known}
@@ -139,7 +146,7 @@ class InputTypes:
             return ""
         if found.sequence and given is None:
             return f"the number of elements of the input {name!r}, a sequence, is not known"
-        unknown = not found.tensor.HasField("shape") and None in (_elements(given) if found.sequence else [given])
+        unknown = not found.tensor.HasField("shape") and any(shape is None for _, shape in _labelled(name, found, given))
         return f"input {name!r} has {'elements without a shape' if found.sequence else 'no shape'}" if unknown else ""
 
     # shapes -----------------------------------------------------------------------------------------------------------------
@@ -147,8 +154,6 @@ class InputTypes:
     def _type(self, found: Declared, label: str, given: Given) -> TensorType:
         what = f"input {label!r}"
         element, dims = found.dtype(what), list(found.tensor.shape.dim)
-        if given is not None and found.tensor.HasField("shape"):
-            _check_agrees(label, dims, given)
         prefix = f"{label}." if found.sequence else ""
         if given is None:
             shape = tuple(self._dim(dim, prefix) for dim in dims)
@@ -207,17 +212,22 @@ def _check_array(found: Declared, label: str, value: object) -> Array:
     return array
 
 
-def _check_agrees(label: str, dims: Sequence[onnx.TensorShapeProto.Dimension], given: Sequence[Any]) -> None:
+def _check_agrees(label: str, dims: Sequence[onnx.TensorShapeProto.Dimension], given: Given) -> None:
     """An InputError where a shape is not one that the file allows."""
+    if given is None:
+        return
     declared = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in dims]
     pairs = zip(declared, given, strict=False)
     if len(declared) != len(given) or any(wanted is not None and size is not None and size != wanted for wanted, size in pairs):
         raise InputError(f"shapes: {label!r} is given as {tuple(given)}", hint=f"the model declares {declared}")
 
 
-def _elements(given: Any) -> list[Given]:
-    """The shapes of the elements of a sequence, of which the number or the shapes are given."""
-    return [None] * given.__index__() if is_size(given) else list(given)
+def _labelled(name: str, found: Declared, given: Any) -> list[tuple[str, Given]]:
+    """Names, for messages and symbols, and shapes of the tensors of an input, as far as they are given."""
+    if not found.sequence:
+        return [(name, (given,) if is_size(given) else given)]
+    shapes = [None] * given.__index__() if is_size(given) else given
+    return [(f"{name}[{at}]", shape) for at, shape in enumerate(shapes)]
 
 
 def _is_list(given: object) -> bool:

@@ -15,6 +15,7 @@ from graphc.cli import options, show, values
 from graphc.errors import InputError
 
 if TYPE_CHECKING:
+    from graphc.cli.models import Sizes
     from graphc.cli.peers import Engine
     from graphc.executable import Executable
     from graphc.inspect.contest import Latency, Times
@@ -62,7 +63,7 @@ class Bench(click.Command):
 @click.option("--batch", type=click.IntRange(1), metavar="N", help="Size of the symbolic first dimension of the inputs.")
 @click.option("--profile", is_flag=True, help="Also the time of every kernel.")
 @options.seed_option
-@options.dims_option
+@options.sizes_options
 @options.threads_option
 @options.target_option
 @options.accuracy_option
@@ -90,7 +91,7 @@ def command(
     peers.require(vs)
     if set(vs) & set(peers.ONNX_ENGINES) and models.is_script(model):
         raise InputError(f"{model} is no ONNX file, and {' and '.join(vs)} run only those", hint="leave --vs out, or --vs torch")
-    graph = models.static(_load(model, dict(given["dims"]), batch))
+    graph = models.static(_load(model, given["sizes"], batch)).flat()
     with alone():
         result, executable = _bench(model, graph, vs, (runs, calls, distribution or 0), given)
         from graphc.inspect.samples import random_inputs
@@ -109,12 +110,12 @@ def command(
         raise click.exceptions.Exit(1)
 
 
-def _load(model: str, dims: dict[str, int], batch: int | None) -> Graph:
+def _load(model: str, sizes: Sizes, batch: int | None) -> Graph:
     """With `batch` for the symbolic dims that come first in the shapes of inputs."""
     from graphc.cli import models
     from graphc.types.shape import Dim
 
-    graph = models.load(model, dims)
+    graph = models.load(model, sizes)
     if batch is None:
         return graph
     first = {str(value.type.shape[0]) for value in graph.inputs if value.type.rank and isinstance(value.type.shape[0], Dim)}

@@ -35,7 +35,7 @@ class Layer:
     "--forms", type=click.IntRange(0), metavar="N", default=3, show_default=True,
     help="Forms of each algorithm to time, those predicted to be fastest (and the pick); 0: all.",
 )  # fmt: skip
-@options.dims_option
+@options.sizes_options
 @options.threads_option
 @options.target_option
 @options.accuracy_option
@@ -60,7 +60,7 @@ def command(model: str, forms: int, **given: Any) -> None:
 
     target = find("cpu").target(given["target"])
     host.check_runs(target)
-    graph = models.static(models.load(model, dict(given["dims"])))
+    graph = models.static(models.load(model, given["sizes"]))
     threads = given["threads"] or host.usable_cpus()
     with alone():
         with show.working("measuring the machine"):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from graphc.cli import models, show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
 
     from graphc.backend import Memory
     from graphc.ir.graph import Graph
@@ -51,13 +50,13 @@ class Build:
         self.times[stage] = time.perf_counter() - start
 
 
-def start(model: str, dims: Mapping[str, int], target: str) -> Build:
+def start(model: str, sizes: models.Sizes, target: str) -> Build:
     """Import; dims that are left are 1."""
     from graphc.backend import find
 
     chosen = find("cpu").target(target)
     began = time.perf_counter()
-    graph = models.static(models.load(model, dims))
+    graph = models.static(models.load(model, sizes))
     return Build(graph, chosen, len(graph.nodes), times={"import": time.perf_counter() - began})
 
 

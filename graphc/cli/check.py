@@ -10,16 +10,17 @@ from graphc.cli import options, show
 from graphc.errors import GraphcError
 
 if TYPE_CHECKING:
+    from graphc.cli.models import Sizes
     from graphc.ir.graph import Graph
 
 
 @click.command(name="check", short_help="Whether a model can be compiled; exit code 1 if not.")
 @options.model_argument
-@options.dims_option
+@options.sizes_options
 @options.target_option
 @click.option("--grad", is_flag=True, help="Also list the nodes that have no gradient, so that what lies before them cannot be trained.")
 @options.json_option
-def command(model: str, dims: tuple[tuple[str, int], ...], target: str, grad: bool, as_json: bool) -> None:
+def command(model: str, sizes: Sizes, target: str, grad: bool, as_json: bool) -> None:
     """Load MODEL, infer its shapes, make a plan for it, and report what is not supported. Symbolic dimensions are tried at 1.
 
     Exit code 0: it compiles (with --grad: and can be trained). 1: it does not. 2: there is no such file.
@@ -35,7 +36,7 @@ def command(model: str, dims: tuple[tuple[str, int], ...], target: str, grad: bo
     models.require_file(model)
     report: dict[str, Any] = {"model": model, "ok": False, "problems": []}
     try:
-        graph = models.load(model, dict(dims))
+        graph = models.load(model, sizes)
         report.update(_facts(graph))
         report["problems"] = _without_gradient(graph) if grad else []
         _plan(graph, target)

@@ -11,11 +11,12 @@ from graphc.cli import options, show
 
 if TYPE_CHECKING:
     from graphc.cli.build import Build
+    from graphc.cli.models import Sizes
 
 
 @click.command(name="compile", short_help="Compile a model and show what each stage did.")
 @options.model_argument
-@options.dims_option
+@options.sizes_options
 @options.target_option
 @options.accuracy_option
 @options.tune_option
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan's text to this file.")
 @options.json_option
 def command(
-    model: str, dims: tuple[tuple[str, int], ...], target: str, accuracy: str, tune: bool, threads: int | None,
+    model: str, sizes: Sizes, target: str, accuracy: str, tune: bool, threads: int | None,
     output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile MODEL: what each pass rewrote, the kernels by family, the time of each stage, memory.
@@ -38,7 +39,7 @@ def command(
     from graphc.cli import build as stages
     from graphc.files import write_atomic
 
-    build = stages.start(model, dict(dims), target)
+    build = stages.start(model, sizes, target)
     plan = stages.make_plan(build, accuracy, tune)
     stages.make_program(build, threads)
     if output is not None:

@@ -12,6 +12,7 @@ from graphc.errors import InputError
 
 if TYPE_CHECKING:
     from graphc.cli.build import Build
+    from graphc.cli.models import Sizes
 
 STAGES = ("graph", "plan", "kernel", "ir", "asm")
 
@@ -24,11 +25,11 @@ STAGES = ("graph", "plan", "kernel", "ir", "asm")
 )  # fmt: skip
 @click.option("--after", metavar="PASS", help="The graph after this pass (`graphc passes` lists them).")
 @click.option("--kernel", "kernels", type=click.IntRange(0), multiple=True, metavar="N", help="Only kernel N; may be repeated.")
-@options.dims_option
+@options.sizes_options
 @options.target_option
 @options.accuracy_option
 def command(
-    model: str, stage: str | None, after: str | None, kernels: tuple[int, ...], dims: tuple[tuple[str, int], ...],
+    model: str, stage: str | None, after: str | None, kernels: tuple[int, ...], sizes: Sizes,
     target: str, accuracy: str,
 ) -> None:  # fmt: skip
     """Print a stage of MODEL's compilation.
@@ -49,9 +50,9 @@ def command(
     if kernels and stage not in ("kernel", "ir", "asm"):
         raise InputError("--kernel needs a stage that has kernels", hint="--stage kernel, ir or asm")
     if after is None and stage in (None, "graph"):
-        click.echo(graph_text(models.load(model, dict(dims))).rstrip())
+        click.echo(graph_text(models.load(model, sizes)).rstrip())
         return
-    build = stages.start(model, dict(dims), target)
+    build = stages.start(model, sizes, target)
     if after is not None:
         click.echo(graph_text(graph_after(build.graph, after, Context(build.target, accuracy))).rstrip())
         return

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from graphc.cli import options, show
 
+if TYPE_CHECKING:
+    from graphc.cli.models import Sizes
+
 
 @click.command(name="explain", short_help="Which kernel each node of the model became part of.")
 @options.model_argument
-@options.dims_option
+@options.sizes_options
 @options.target_option
 @options.accuracy_option
 @options.json_option
-def command(model: str, dims: tuple[tuple[str, int], ...], target: str, accuracy: str, as_json: bool) -> None:
+def command(model: str, sizes: Sizes, target: str, accuracy: str, as_json: bool) -> None:
     """Show the fusion ledger of MODEL: the kernels in order with the nodes that each computes, then the nodes that need none, and why.
 
     \b
@@ -26,7 +31,7 @@ def command(model: str, dims: tuple[tuple[str, int], ...], target: str, accuracy
     from graphc.inspect.ledger import kernels
     from graphc.inspect.units import count, nbytes
 
-    build = stages.start(model, dict(dims), target)
+    build = stages.start(model, sizes, target)
     plan = stages.make_plan(build, accuracy)
     entries = ledger_of(build.graph, plan)
     if as_json:

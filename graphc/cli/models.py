@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,31 +18,62 @@ if TYPE_CHECKING:
 _SCRIPT = re.compile(r"(?P<path>.*\.py)(?::(?P<name>\w+))?")
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What the user says of a model's inputs: sizes of symbolic dims, and shapes as `graphc.load_onnx` takes them."""
+
+    dims: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, Any] = field(default_factory=dict)
+
+
 def is_script(model: str) -> bool:
     return _SCRIPT.fullmatch(model) is not None
 
 
-def load(model: str, dims: Mapping[str, int] | None = None) -> Graph:
-    """The graph of a MODEL argument with `dims` fixed. Raises GraphcError for anything that cannot be loaded."""
-    from graphc.types.shape import check_sizes
+def load(model: str, sizes: Sizes, values: Mapping[str, Any] | None = None) -> Graph:
+    """The graph of a MODEL argument with `sizes` fixed. Raises GraphcError for anything that cannot be loaded."""
+    from graphc.driver import as_graph
 
     if not is_script(model):
-        return _onnx().load(Path(model), dims=dict(dims or {}))  # type: ignore[no-any-return]
-    graph = _load_script(model)
-    return graph.bind(check_sizes(dims or {}, graph.symbols))
+        made: Graph = _onnx().load(Path(model), dims=sizes.dims, shapes=sizes.shapes, values=values)
+        return made
+    return as_graph(_load_script(model), sizes.dims, sizes.shapes)
 
 
-def load_with(model: str, dims: Mapping[str, int], values: Mapping[str, Array]) -> tuple[Graph, dict[str, Array]]:
-    """The graph, and those of `values` (arrays for inputs) that it still takes: an ONNX model whose shapes depend on the data of some
-    inputs gets these as constants."""
-    try:
-        return load(model, dims), dict(values)
-    except DynamicShapeError as error:
-        if not error.inputs or not set(error.inputs) <= values.keys():
-            raise
-        fixed = {name: values[name] for name in error.inputs}
-    graph = _onnx().load(Path(model), dims=dict(dims), values=fixed)
-    return graph, {name: array for name, array in values.items() if name not in fixed}
+def load_with(model: str, sizes: Sizes, values: Mapping[str, Array]) -> tuple[Graph, dict[str, Array]]:
+    """The graph, and those of `values` (arrays for tensors) that it still takes.
+
+    The elements of a sequence are tensors of their own: seq[0], seq[1] and so on; an ONNX model takes as many as there are. One whose
+    shapes depend on the data of some inputs gets these as constants.
+    """
+    wholes, shapes, fixed = _wholes(values), dict(sizes.shapes), dict[str, Any]()
+    while True:
+        try:
+            graph = load(model, Sizes(sizes.dims, shapes), fixed)
+        except DynamicShapeError as error:
+            further = [name for name in error.inputs if name not in fixed]
+            if not further or not set(further) <= wholes.keys():
+                raise
+            unshaped = {name: [array.shape for array in wholes[name]] for name in further if isinstance(wholes[name], list)}
+            if unshaped.keys() - shapes.keys():
+                shapes = unshaped | shapes
+            else:
+                fixed |= {name: wholes[name] for name in further}
+                shapes = {name: shape for name, shape in shapes.items() if name not in fixed}
+            continue
+        constant = {f"{name}[{at}]" for name, whole in fixed.items() if isinstance(whole, list) for at in range(len(whole))}
+        return graph, {name: array for name, array in values.items() if name not in fixed and name not in constant}
+
+
+def _wholes(values: Mapping[str, Array]) -> dict[str, Array | list[Array]]:
+    """The arrays, and lists of those that are called NAME[0], NAME[1] and so on."""
+    found: dict[str, Array | list[Array]] = dict(values)
+    for name in values:
+        if name.endswith("[0]"):
+            whole = name.removesuffix("[0]")
+            labels = itertools.takewhile(values.__contains__, (f"{whole}[{at}]" for at in itertools.count()))
+            found.setdefault(whole, [values[label] for label in labels])
+    return found
 
 
 def _onnx() -> Any:

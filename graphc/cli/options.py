@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import click
 
 from graphc.cli import values
+from graphc.cli.models import Sizes
 from graphc.cli.pictures import Options
 from graphc.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 model_argument = click.argument("model", metavar="MODEL")
-dims_option = click.option(
-    "--dims", "dims", type=values.DIM, multiple=True, metavar="NAME=SIZE", help="Size of a symbolic dimension, e.g. N=8; may be repeated."
-)
+_SIZES = (
+    click.option(
+        "--dims", type=values.DIM, multiple=True, metavar="NAME=SIZE", help="Size of a symbolic dimension, e.g. N=8; may be repeated."
+    ),
+    click.option(
+        "--shape", "shapes", type=values.SHAPE, multiple=True, metavar="NAME=SHAPE",
+        help="Of an input that is a sequence (seq=3, seq=2x3,4x3), optional (opt=none) or of unknown rank (x=2x3); may be repeated.",
+    ),
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 seed_option = click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Seed of random inputs.")
 threads_option = click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads; default: one per usable core.")
@@ -45,6 +53,19 @@ _PICTURES = (
     click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Order of the input's axes, where it is not clear."),
     click.option("--no-metadata", is_flag=True, help="Ignore preprocessing and labels that the model carries."),
 )
+
+
+def sizes_options(command: Command) -> Command:
+    """--dims and --shape, as the argument `sizes` of a command."""
+
+    @functools.wraps(command)
+    def with_sizes(*args: Any, dims: Sequence[tuple[str, int]], shapes: Sequence[tuple[str, Any]], **given: Any) -> Any:
+        return command(*args, sizes=Sizes(dict(dims), dict(shapes)), **given)
+
+    made: Any = with_sizes
+    for option in reversed(_SIZES):
+        made = option(made)
+    return cast("Command", made)
 
 
 def picture_options(command: Command) -> Command:

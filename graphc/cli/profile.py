@@ -11,6 +11,7 @@ from graphc.cli import options, show
 
 if TYPE_CHECKING:
     from graphc.backend import StepTime
+    from graphc.cli.models import Sizes
 
 
 @click.command(name="profile", short_help="Time of every kernel.")
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 @click.option("--runs", type=click.IntRange(1), metavar="N", default=20, show_default=True, help="Runs; the best time of each step counts.")
 @click.option("--sort", type=click.Choice(["order", "time"]), default="order", show_default=True, help="Order of the rows.")
 @options.seed_option
-@options.dims_option
+@options.sizes_options
 @options.threads_option
 @options.target_option
 @options.accuracy_option
 @options.json_option
-def command(model: str, runs: int, sort: str, seed: int, dims: tuple[tuple[str, int], ...], **given: Any) -> None:
+def command(model: str, runs: int, sort: str, seed: int, sizes: Sizes, **given: Any) -> None:
     """Run MODEL step by step on random inputs: best time of each kernel, its share, GFLOP/s and GB/s.
 
     \b
@@ -35,7 +36,7 @@ def command(model: str, runs: int, sort: str, seed: int, dims: tuple[tuple[str, 
     from graphc.driver import compile
     from graphc.inspect.samples import random_inputs
 
-    graph = models.static(models.load(model, dict(dims)))
+    graph = models.static(models.load(model, sizes)).flat()
     with show.working("compiling"):
         executable = compile(graph, target=given["target"], threads=given["threads"], accuracy=given["accuracy"])
     with show.working("running"):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--batch", type=click.IntRange(1), metavar="N", help="Pictures in one call, where that is open [default: all].")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the outputs to this .npz (or .npy) file.")
 @click.option("--repeat", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Run N times; show best and median.")
-@options.dims_option
+@options.sizes_options
 @options.threads_option
 @options.target_option
 @options.accuracy_option
@@ -42,19 +42,20 @@ def command(model: str, files: tuple[str, ...], named: tuple[tuple[str, str], ..
     Models may carry other defaults in their metadata. Several pictures make one batch where the batch size is symbolic, else several
     runs. The value of a pixel is (pixel * scale - mean) / std.
 
-    Outputs of several runs are written to --output joined along the first axis.
+    Outputs of several runs are written to --output joined along the first axis. The elements of a sequence are inputs and outputs of
+    their own: seq[0], seq[1] and so on.
 
     \b
     Examples:
       graphc run examples/digits/lenet5.onnx examples/digits/*.png --labels examples/digits/labels.txt
       graphc run squeezenet.onnx cat.jpg --bgr --scale 1 --mean 103.94,116.78,123.68 --labels imagenet.txt
       graphc run speech.onnx --input audio=audio.npy --input state=state.npy --output out.npz
+      graphc run join.onnx --input parts[0]=a.npy --input parts[1]=b.npy --shape hint=none
     """
     from graphc.cli import report
 
     _check_output(given["output"])
-    dims = dict(given["dims"])
-    graph, calls, preprocessing = _prepare(model, files, named, dims, given)
+    graph, calls, preprocessing = _prepare(model, files, named, given)
     labels = _labels(graph, given)
     executable, compile_time = _compile(graph, calls, given)
     results, times = _run(executable, calls, given["repeat"])
@@ -75,14 +76,15 @@ def _check_output(path: Path | None) -> None:
 
 
 def _prepare(
-    model: str, files: Sequence[str], named: Sequence[tuple[str, str]], dims: dict[str, int], given: dict[str, Any]
+    model: str, files: Sequence[str], named: Sequence[tuple[str, str]], given: dict[str, Any]
 ) -> tuple[Graph, list[Run], dict[str, Preprocessing]]:  # fmt: skip
-    """The graph, the calls to make, and how pictures were prepared for which input."""
+    """The graph with its tensors as inputs and outputs, the calls to make, and how pictures were prepared for which input."""
     from graphc.cli import feeds, models, pictures
 
     by_name = feeds.named_files(named)
     archives, others = feeds.split(files)
-    graph, fixed = models.load_with(model, dims, feeds.arrays_by_name(archives, by_name))
+    graph, fixed = models.load_with(model, given["sizes"], feeds.arrays_by_name(archives, by_name))
+    graph = graph.flat()
     types = {value.name: value.type for value in graph.inputs}
     metadata = {} if given["no_metadata"] else graph.metadata
     settled: dict[str, Preprocessing] = {}

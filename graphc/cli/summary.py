@@ -9,14 +9,15 @@ import click
 from graphc.cli import options, show
 
 if TYPE_CHECKING:
+    from graphc.cli.models import Sizes
     from graphc.inspect.summary import Summary
 
 
 @click.command(name="summary", short_help="Table of nodes: shapes, parameters, FLOPs.")
 @options.model_argument
-@options.dims_option
+@options.sizes_options
 @options.json_option
-def command(model: str, dims: tuple[tuple[str, int], ...], as_json: bool) -> None:
+def command(model: str, sizes: Sizes, as_json: bool) -> None:
     """Show the nodes of MODEL with their output shapes, parameters and FLOPs (a multiply-add is 2), and the totals.
 
     \b
@@ -27,7 +28,7 @@ def command(model: str, dims: tuple[tuple[str, int], ...], as_json: bool) -> Non
     from graphc.cli.text import json_text
     from graphc.inspect.summary import summarize
 
-    made = summarize(models.load(model, dict(dims)))
+    made = summarize(models.load(model, sizes))
     if as_json:
         click.echo(json_text(_data(made)))
     else:

@@ -49,7 +49,7 @@ _LABELS = ".labels.txt"
 @click.option("--history", type=_PATH, metavar="FILE", help="Write a row per epoch: .json or .csv.")
 @click.option("--curves", type=_PATH, metavar="FILE", help="Draw the learning curves: .png, .svg or .pdf.")
 @click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Of head, order, dropout, ...")
-@options.dims_option
+@options.sizes_options
 @options.threads_option
 @options.target_option
 @options.json_option

@@ -71,7 +71,7 @@ class Clock(Callback):
 
 def prepare(model: str, given: dict[str, Any]) -> tuple[Graph, str, Data, Data | None]:
     """The graph with its head, what was done to that, and the data. Raises GraphcError for everything that cannot be trained so."""
-    graph = models.load(model, dict(given["dims"]))
+    graph = models.load(model, given["sizes"])
     if len(graph.inputs) != 1:
         names = ", ".join(value.name for value in graph.inputs)
         raise UnsupportedError(f"the model has {len(graph.inputs)} inputs ({names})", hint="graphc.Trainer in Python takes several")

@@ -44,6 +44,22 @@ def _dim(text: str) -> tuple[str, int]:
     return name, _whole(size)
 
 
+def _shaped(text: str) -> tuple[str, Any]:
+    """NAME=none, NAME=COUNT, NAME=SHAPE or NAME=SHAPE,SHAPE,... (one shape and a comma: a list of one)."""
+    name, given = _assignment(text)
+    if given == "none":
+        return name, None
+    if given.isdecimal():
+        return name, int(given)
+    if "," not in given:
+        return name, _shape(given)
+    return name, [_shape(part) for part in given.removesuffix(",").split(",")]
+
+
+def _shape(text: str) -> tuple[int | None, ...]:
+    return () if text == "scalar" else tuple(None if size == "?" else _whole(size) for size in text.split("x"))
+
+
 def _whole(text: str) -> int:
     if not text.isdecimal():
         raise ValueError(text)
@@ -68,6 +84,7 @@ def _range(text: str) -> tuple[float, float]:
 
 ASSIGNMENT = Parsed("NAME=FILE", _assignment, "image=cat.npy")
 DIM = Parsed("NAME=SIZE", _dim, "N=8")
+SHAPE = Parsed("NAME=SHAPE", _shaped, "x=2x3, seq=3, seq=2x3,4x3 or opt=none")
 PIXELS = Parsed("WxH|N", _pixels, "320x240 or 224")
 NUMBERS = Parsed("X[,Y,Z]", _numbers, "0.5 or 0.485,0.456,0.406")
 SCALE = Parsed("FACTOR", parse_scale, "1/255")

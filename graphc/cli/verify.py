@@ -12,6 +12,7 @@ from graphc.cli import options, show, values
 from graphc.errors import BackendError, InputError
 
 if TYPE_CHECKING:
+    from graphc.cli.models import Sizes
     from graphc.inspect.compare import Verdict
     from graphc.ir.graph import Array, Graph
 
@@ -30,7 +31,7 @@ _ABSOLUTE = 1e-6  # ONNX Runtime's sigmoid is that far off near zero
     help="Largest difference to ONNX Runtime, relative to the largest value of the output; 1e-6 is always allowed.",
 )  # fmt: skip
 @options.seed_option
-@options.dims_option
+@options.sizes_options
 @options.threads_option
 @options.target_option
 @options.accuracy_option
@@ -50,7 +51,7 @@ def command(model: str, files: tuple[str, ...], named: tuple[tuple[str, str], ..
 
     against = given["against"] or _default(model)
     _check(model, against)
-    graph, feeds = _inputs(model, files, named, dict(given["dims"]), given["seed"])
+    graph, feeds = _inputs(model, files, named, given["sizes"], given["seed"])
     verdicts = _verify(model, graph, feeds, against, given)
     ok = all(verdict.ok for verdict in verdicts)
     if given["as_json"]:
@@ -83,9 +84,9 @@ def _check(model: str, against: Sequence[str]) -> None:
 
 
 def _inputs(
-    model: str, files: Sequence[str], named: Sequence[tuple[str, str]], dims: dict[str, int], seed: int
+    model: str, files: Sequence[str], named: Sequence[tuple[str, str]], sizes: Sizes, seed: int
 ) -> tuple[Graph, dict[str, Array]]:  # fmt: skip
-    """The graph with static dims and one set of inputs."""
+    """The graph with static dims and an array for each of its tensors that is an input."""
     from pathlib import Path
 
     from graphc.cli import feeds, models
@@ -93,10 +94,10 @@ def _inputs(
     from graphc.inspect.sizes import sizes_of
 
     if not files and not named:
-        graph = models.static(models.load(model, dims))
+        graph = models.static(models.load(model, sizes))
         return graph, random_inputs(graph, seed)
     archives, others = feeds.split(files)
-    graph, fixed = models.load_with(model, dims, feeds.arrays_by_name(archives, feeds.named_files(named)))
+    graph, fixed = models.load_with(model, sizes, feeds.arrays_by_name(archives, feeds.named_files(named)))
 
     def picture(name: str, path: Path) -> Array:
         raise InputError("pictures are for `graphc run`", where=str(path), hint="a .npy or .npz file")
@@ -111,16 +112,17 @@ def _inputs(
 def _verify(model: str, graph: Graph, feeds: Mapping[str, Array], against: Sequence[str], given: dict[str, Any]) -> list[Verdict]:
     from graphc.driver import compile
 
+    flat = graph.flat()
     with show.working("compiling"):
-        executable = compile(graph, target=given["target"], threads=given["threads"], accuracy=given["accuracy"])
+        executable = compile(flat, target=given["target"], threads=given["threads"], accuracy=given["accuracy"])
         got = executable.run(feeds)
     verdicts: list[Verdict] = []
     if "reference" in against:
         with show.working("evaluating the reference"):
-            verdicts += _against_reference(graph, feeds, got, given["factor"])
+            verdicts += _against_reference(flat, feeds, got, given["factor"])
     if "onnxruntime" in against:
         with show.working("running ONNX Runtime"):
-            verdicts += _against_onnxruntime(model, feeds, got, given["tolerance"])
+            verdicts += _against_onnxruntime(model, graph, feeds, got, given["tolerance"])
     return verdicts
 
 
@@ -133,13 +135,17 @@ def _against_reference(graph: Graph, feeds: Mapping[str, Array], got: Mapping[st
     return compare(got, exact, naive, factor=factor, against="reference")
 
 
-def _against_onnxruntime(model: str, feeds: Mapping[str, Array], got: Mapping[str, Array], tolerance: float) -> list[Verdict]:
+def _against_onnxruntime(
+    model: str, graph: Graph, feeds: Mapping[str, Array], got: Mapping[str, Array], tolerance: float
+) -> list[Verdict]:  # fmt: skip
     import numpy as np
 
     from graphc.cli.peers import OnnxRuntime
     from graphc.inspect.compare import Verdict, difference
+    from graphc.ir.parts import put_together, taken_apart
 
-    wanted = OnnxRuntime(model, feeds, threads=1).outputs(feeds)
+    given: Any = put_together(graph.takes, feeds)
+    wanted = taken_apart(graph.gives, OnnxRuntime(model, given, threads=1).outputs(given))
     verdicts = []
     for name, array in got.items():
         want = wanted[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
-from graphc.ir.builder import Builder
+from graphc.ir.builder import Builder, ancestors
 from graphc.ir.graph import Graph, Value
 from graphc.ir.patch import Patch
 
@@ -37,6 +37,11 @@ class Body:
             self.builder.assume(made, self.outer.known(value))
             self._captured[value] = made
         return self._captured[value]
+
+    def outside(self, value: Value) -> list[Value]:
+        """The values of the graph around on which one of this graph depends."""
+        leaves = set(ancestors(value))
+        return [outer for outer, inner in self._captured.items() if inner in leaves]
 
     def finish(self, outputs: Iterable[tuple[str, Value]]) -> list[Value]:
         """Set the outputs and drop what they do not need; returns the values of the graph around that are captured."""

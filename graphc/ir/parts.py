@@ -8,7 +8,9 @@ inputs and outputs of their own, behind the others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar, Union
+from typing import Any, TypeVar, Union
+
+from graphc.errors import InputError
 
 Parts = Union[str, tuple[str, ...], None]  # a tensor by its name, a list of tensors, or nothing
 T = TypeVar("T")
@@ -40,6 +42,19 @@ def _whole(part: Parts, tensors: Mapping[str, T]) -> T | list[T] | None:
     if part is None:
         return None
     return tensors[part] if isinstance(part, str) else [tensors[name] for name in part]
+
+
+def taken_apart(parts: Mapping[str, Parts], wholes: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of which the wholes consist. Raises InputError for a list of another length."""
+    found: dict[str, Any] = {}
+    for name, whole in wholes.items():
+        part = parts.get(name, name)
+        names = (part,) if isinstance(part, str) else part or ()
+        tensors = [whole] if isinstance(part, str) else whole or []
+        if len(names) != len(tensors):
+            raise InputError(f"{name!r} has {len(tensors)} elements, not {len(names)}")
+        found.update(zip(names, tensors, strict=True))
+    return found
 
 
 def text(whole: object) -> str:

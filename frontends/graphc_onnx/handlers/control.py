@@ -95,7 +95,7 @@ def loop(context: Context, node: OnnxNode) -> Sequence[Item]:
     except DynamicShapeError as error:
         if isinstance(trips, int) and going:
             return _unrolled(context, node, trips, error.reason)
-        raise _data_dependent(context, node, error.reason, error.inputs) from error
+        raise _data_dependent(context, node, error.reason, inputs=error.inputs) from error
     return _native_loop(context, node, made, results, trips)
 
 
@@ -109,14 +109,15 @@ def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence
     again, rest = tensor(results[0]), [*flat(after), *ys]
     fixed = condition is None or _known_flag(context, condition, "the condition of Loop") is True
     known = made.builder.known(again)
+    inside = made.outside(again) if known is None else []
     conditional = not (fixed and known is not None and known.dtype != object and bool(known.all()))
     counted = count is not None and trips is None
     if count is None and not conditional:
         raise ModelError("a Loop without trip count, whose condition is always true", hint="export it with an end")
     if varying and fixed and (count is None or isinstance(trips, int)):
-        return _unrolled(context, node, trips if isinstance(trips, int) else None, f"{varying}, depends on data")
+        return _unrolled(context, node, trips if isinstance(trips, int) else None, f"{varying}, depends on data", inside)
     what = varying or "the number of iterations, so the length of the scan outputs"
-    unknown = _data_dependent(context, node, f"{what}, depends on data", carries=known is None)
+    unknown = _data_dependent(context, node, f"{what}, depends on data", inside, carries=known is None)
     if varying or (ys and trips is None):
         raise unknown
     flags = [_scalar(context.builder, count, i64)] if counted and count is not None else []
@@ -136,12 +137,12 @@ def _native_loop(context: Context, node: OnnxNode, made: Body, results: Sequence
     return [*like(before, found[: len(carried)]), *found[len(carried) :]]
 
 
-def _unrolled(context: Context, node: OnnxNode, trips: int | None, why: str) -> Sequence[Item]:
-    """A Loop of any length, which cannot be native; `why` not, where its condition is not known either."""
+def _unrolled(context: Context, node: OnnxNode, trips: int | None, why: str, inside: Sequence[Value] = ()) -> Sequence[Item]:
+    """A Loop of any length, which cannot be native; `why` not, where its condition, which depends on the values `inside`, is not known."""
     try:
         return unroll(context, node.name, node.graph("body"), node.items[2:], trips, True, None)
     except Undecided:
-        raise _data_dependent(context, node, why) from None
+        raise _data_dependent(context, node, why, inside) from None
 
 
 def _varying(before: Sequence[Item], after: Sequence[Item]) -> str:
@@ -156,10 +157,12 @@ def _varying(before: Sequence[Item], after: Sequence[Item]) -> str:
 
 
 def _data_dependent(
-    context: Context, node: OnnxNode, what: str, inputs: Sequence[str] = (), carries: bool = True
+    context: Context, node: OnnxNode, what: str, inside: Sequence[Value] = (), inputs: Sequence[str] = (), carries: bool = True
 ) -> DynamicShapeError:  # fmt: skip
-    """With the graph inputs that decide how often the loop runs, of which the caller may give values. `carries`: also what it carries."""
-    found = flat(item for item in [node.optional(0), node.optional(1), *(node.items[2:] if carries else [])] if item is not None)
+    """With the graph inputs that decide how often the loop runs, of which the caller may give values. `inside`: what its condition reads
+    of the graph around. `carries`: also what it carries."""
+    given = [node.optional(0), node.optional(1), *inside, *(node.items[2:] if carries else [])]
+    found = flat(item for item in given if item is not None)
     leaves = (leaf for value in found if context.known(value) is None for leaf in ancestors(value))
     names = tuple(dict.fromkeys((*inputs, *(leaf.name for leaf in leaves if leaf.kind is Kind.INPUT))))
     hint = "give what decides it when loading, load_onnx(..., values={name: array}), or export a loop that carries its results"
