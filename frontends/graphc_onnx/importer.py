@@ -134,10 +134,10 @@ class Importer:
         self._initializers(proto)
         try:
             self._nodes(proto.node, self.node_names)
+            self._outputs([info.name for info in proto.output])
         except DynamicShapeError as error:
             error.inputs = tuple(dict.fromkeys(self.elements.get(name, name) for name in error.inputs))
             raise
-        self._outputs([info.name for info in proto.output])
         return fold_known(self.builder)
 
     def _outputs(self, names: Sequence[str]) -> None:
@@ -145,9 +145,9 @@ class Importer:
         gives: dict[str, Parts] = {}
         for name in names:
             item = self.scope.find(name)
-            values = dict(zip(self._names(name, item, {*names, *outputs}), flat([item]), strict=True))
-            outputs |= values
-            gives[name] = _parts(item, list(values))
+            labels = self._names(name, item, {*names, *outputs})
+            outputs |= zip(labels, flat([item]), strict=True)
+            gives[name] = _parts(item, labels)
         self.graph.set_outputs(outputs | self._lengths(outputs))
         self.graph.trims = {name: (0, f"{name}:length") for name, value in outputs.items() if value in self.lengths}
         self.graph.gives = gives if any(part != name for name, part in gives.items()) else {}
@@ -191,7 +191,8 @@ class Importer:
             return []
         if not isinstance(given, list):
             return [(name, given)]
-        labels = [free_name(f"{name}[{i}]", {*self.reserved, *self.graph.values}) for i in range(len(given))]
+        taken = {*self.reserved, *self.graph.values}
+        labels = [free_name(f"{name}[{i}]", taken) for i in range(len(given))]
         self.elements |= dict.fromkeys(labels, name)
         return list(zip(labels, given, strict=True))
 
