@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,14 @@ import onnxruntime
 from onnx import TensorProto, helper
 from onnx_models import Array, info, model
 
+import graphc
+from graphc_onnx import load
+from graphc_onnx.backend import GraphcBackend, ReferenceBackend
+from graphc_reference import ReferenceExecutable
+
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 node = helper.make_node
+BACKENDS = (GraphcBackend, ReferenceBackend)
 
 
 def seq(name: str, shape: Sequence[Any] | None = None, dtype: int = FLOAT) -> onnx.ValueInfoProto:
@@ -67,3 +73,30 @@ def edits() -> onnx.ModelProto:
     outputs = [seq("out"), info("all", None), info("exp", None), info("count", [], INT64)]
     numbers = {"first": np.asarray(0), "second": np.asarray(1), "last": np.asarray(-1)}
     return model(nodes, [seq("seq", ["N", 3]), info("x", ["M", 3])], outputs, numbers)
+
+
+def filled(opset: int, of: onnx.ValueInfoProto, out: onnx.ValueInfoProto) -> onnx.ModelProto:
+    """The element of an optional, else `other`; and the optional again."""
+    branches = {
+        "then_branch": graph([node("OptionalGetElement", ["opt"], ["t"])], [], [helper.make_value_info("t", out.type)]),
+        "else_branch": graph([node("Identity", ["other"], ["e"])], [], [helper.make_value_info("e", out.type)]),
+    }
+    nodes = [node("OptionalHasElement", ["opt"], ["has"]), node("If", ["has"], [out.name], **branches), node("Identity", ["opt"], ["same"])]
+    inputs = [opt(of), helper.make_value_info("other", out.type)]
+    return model(nodes, inputs, [out, info("has", [], BOOL), opt(helper.make_value_info("same", of.type))], opset=opset)
+
+
+def check(proto: onnx.ModelProto, *calls: Mapping[str, Any], native: int = 0, **given: Any) -> graphc.Graph:
+    """Compiled and in the reference as in ONNX Runtime, which gets all feeds; `given`: of load. `native`: loops and choices that stay."""
+    made = load(proto, **given)
+    assert sum(bool(n.op.bodies()) for n in made.nodes) == native
+    constant = given.get("values", {})
+    runs: list[Callable[..., Any]] = [graphc.compile(made, backend=backend).run for backend in ("cpu", "reference")]
+    runs.append(ReferenceExecutable(made).run)
+    for feeds in calls:
+        wanted = by_ort(proto, feeds)
+        for run in runs:
+            found = run({name: value for name, value in feeds.items() if name not in constant})
+            assert list(found) == [output.name for output in proto.graph.output]
+            equal(list(found.values()), wanted)
+    return made

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import helper
 from onnx_models import info, model
 from onnx_sequences import INT64, edits, floats, node, opt, seq
@@ -14,6 +17,8 @@ import graphc
 from graphc.errors import DynamicShapeError, GraphcError, InputError, ModelError, TypeMismatchError, UnsupportedError
 from graphc_onnx import load
 from graphc_reference import ReferenceExecutable
+
+BYTES = edits().SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -108,6 +113,7 @@ def test_types_that_are_not_supported() -> None:
         ("SequenceAt", ["seq", "ten"], "position 10 is outside a sequence of 2"),
         ("SequenceErase", ["seq", "ten"], "position 10 is outside a sequence of 2"),
         ("SequenceInsert", ["seq", "x", "ten"], "position 10 is outside a sequence of 2"),
+        ("SequenceInsert", ["seq", "x", "two"], r"the position of SequenceInsert must be one element, got i64\[2\]"),
         ("SequenceInsert", ["seq", "ten"], "element 2 is i64"),
         ("SequenceConstruct", ["x", "ten"], "element 1 is i64"),
         ("SequenceLength", ["x"], r"input 0 must be a sequence, and is f32\[2\]"),
@@ -118,10 +124,20 @@ def test_types_that_are_not_supported() -> None:
 )
 def test_wrong_operands(op: str, inputs: list[str], message: str) -> None:
     takes = [seq("seq", [2]), info("x", [2]), opt(info("opt", [2]))]
-    proto = model([node(op, inputs, ["y"], name="O")], takes, [seq("y")], {"ten": np.asarray(10)}, opset=18)
+    proto = model([node(op, inputs, ["y"], name="O")], takes, [seq("y")], {"ten": np.asarray(10), "two": np.asarray([1, 1])}, opset=18)
     with pytest.raises(GraphcError, match=f"{op} 'O'.*{message}") as caught:
         load(proto, shapes={"seq": 2, "opt": None})
     assert isinstance(caught.value, (ModelError, TypeMismatchError))
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.integers(0, 1 << 30), st.integers(0, 255)), min_size=1, max_size=4), st.sampled_from([0, 2, [(2, 3)], None]))
+def test_mutated_bytes_raise_nothing_but_graphc_errors(changes: list[tuple[int, int]], given_: Any) -> None:
+    data = bytearray(BYTES)
+    for at, byte in changes:
+        data[at % len(data)] = byte
+    with contextlib.suppress(GraphcError):
+        load(bytes(data), shapes={"seq": given_})
 
 
 def test_a_position_that_depends_on_data() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,35 +10,12 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper
 from onnx_models import Array, info, model
-from onnx_sequences import BOOL, INT64, by_ort, edits, equal, floats, graph, node, opt, seq
-from onnx_suite import node_models
+from onnx_sequences import BACKENDS, BOOL, INT64, by_ort, check, edits, equal, filled, floats, graph, node, opt, seq
 
 import graphc
-from graphc.errors import DynamicShapeError, InputError, ModelError
-from graphc_onnx import load
-from graphc_onnx.backend import GraphcBackend, ReferenceBackend
-from graphc_reference import ReferenceExecutable
-
-BACKENDS = (GraphcBackend, ReferenceBackend)
-
-
-def check(proto: onnx.ModelProto, *calls: Mapping[str, Any], native: int = 0, **given: Any) -> graphc.Graph:
-    """Compiled and in the reference as in ONNX Runtime, which gets all feeds; `given`: of load. `native`: loops and choices that stay."""
-    made = load(proto, **given)
-    assert sum(bool(n.op.bodies()) for n in made.nodes) == native
-    constant = given.get("values", {})
-    runs: list[Callable[..., Any]] = [graphc.compile(made, backend=backend).run for backend in ("cpu", "reference")]
-    runs.append(ReferenceExecutable(made).run)
-    for feeds in calls:
-        wanted = by_ort(proto, feeds)
-        for run in runs:
-            found = run({name: value for name, value in feeds.items() if name not in constant})
-            assert list(found) == [output.name for output in proto.graph.output]
-            equal(list(found.values()), wanted)
-    return made
-
+from graphc.errors import DynamicShapeError, InputError
+from graphc_onnx import load, to_onnx
 
 # sequences ------------------------------------------------------------------------------------------------------------------
 
@@ -82,12 +59,36 @@ def test_values_of_a_sequence() -> None:
     feeds = {"seq": floats((1, 3), (2, 3)), "x": floats((2, 3), seed=1)[0]}
     made = check(edits(), feeds, values={"seq": feeds["seq"]})
     assert list(graphc.compile(made).inputs) == ["x"]
+    optional = filled(18, info("opt", [2]), info("out", [2]))
+    (other,) = floats((2,))
+    check(optional, {"opt": None, "other": other}, values={"opt": None})
 
 
 def test_elements_of_other_ranks() -> None:
     proto = model([node("SequenceInsert", ["seq", "x"], ["out"], name="I")], [seq("seq"), info("x", [2])], [seq("out")])
     feeds = {"seq": floats((), (3, 1, 2), (0,)), "x": floats((2,))[0]}
     check(proto, feeds, shapes={"seq": [(), (3, 1, "L"), ("K",)]})
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 3), st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), max_size=6))
+def test_random_edits(count: int, steps: list[tuple[bool, int]]) -> None:
+    """Insertions and removals as those of a list."""
+    rows, (x,) = floats(*((n, 2) for n in range(count))), floats((5, 2), seed=1)
+    wanted, nodes, places, name = list(rows), [], {}, "seq"
+    for number, (erase, at) in enumerate(steps):
+        if not -len(wanted) <= at < len(wanted) + (not erase):
+            continue
+        places[f"at{number}"] = np.asarray(at)
+        operands = [name, f"at{number}"] if erase else [name, "x", f"at{number}"]
+        name = f"s{number}"
+        nodes.append(node("SequenceErase" if erase else "SequenceInsert", operands, [name]))
+        wanted.pop(at) if erase else wanted.insert(at, x)
+    nodes += [node("Identity", [name], ["out"]), node("SequenceLength", [name], ["count"])]
+    proto = model(nodes, [seq("seq", ["N", 2]), info("x", [5, 2])], [seq("out"), info("count", [], INT64)], places)
+    feeds = {"seq": rows, "x": x}
+    made = check(proto, feeds, shapes={"seq": count})
+    equal(graphc.compile(made).run(feeds)["out"], wanted)
 
 
 @pytest.mark.parametrize(("split", "keepdims"), [(None, 0), (None, 1), (2, 1), (4, 1), ([1, 3, 2], 1), ([6], 0)])
@@ -193,6 +194,44 @@ def test_a_long_loop_over_a_sequence_stays_a_loop_and_a_short_one_is_unrolled(mo
     check(proto, feeds, shapes={"seq": 2})
 
 
+def test_a_choice_inside_of_a_loop() -> None:
+    """Its branches give other sequences than they get: of the loop, and of the graph around both."""
+    then = [node("SequenceAt", ["seq", "one"], ["q"]), node("SequenceAt", ["s", "zero"], ["a"]), node("Add", ["a", "q"], ["b"]),
+            node("SequenceConstruct", ["b", "q"], ["t"])]  # fmt: skip
+    other = [node("SequenceInsert", ["none", "x"], ["e0"]), node("SequenceInsert", ["e0", "x"], ["e"])]
+    branches = {"then_branch": graph(then, [], [seq("t")]), "else_branch": graph(other, [], [seq("e")])}
+    body = graph(
+        [node("SequenceAt", ["s", "zero"], ["s0"]), node("ReduceSum", ["s0"], ["sum"], keepdims=0), node("Less", ["sum", "most"], ["c"]),
+         node("If", ["c"], ["s2"], name="I", **branches), node("Identity", ["going"], ["again"])],
+        [info("i", [], INT64), info("going", [], BOOL), seq("s", [3])], [info("again", [], BOOL), seq("s2", [3])],
+    )  # fmt: skip
+    loop = node("Loop", ["n", "", "seq"], ["out"], name="L", body=body)
+    inputs = [seq("seq", [3]), info("x", [3]), info("most", []), info("n", [], INT64)]
+    numbers = {"zero": np.asarray(0), "one": np.asarray(1)}
+    proto = model([node("SequenceEmpty", [], ["none"]), loop], inputs, [seq("out")], numbers)
+    feeds = {"seq": floats((3,), (3,)), "x": floats((3,), seed=2)[0]}
+    calls = [{**feeds, "n": np.asarray(n), "most": np.asarray(most, np.float32)} for n in (0, 1, 5) for most in (-5, 1, 99)]
+    made = check(proto, *calls, native=1, shapes={"seq": 2})
+    exported = to_onnx(made)
+    equal(by_ort(exported, calls[-1]), by_ort(proto, calls[-1]))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_loop_that_carries_what_has_no_tensors(count: int) -> None:
+    body = graph(
+        [node("Identity", ["s"], ["s2"]), node("Identity", ["o"], ["o2"]), node("Identity", ["going"], ["again"])],
+        [info("i", [], INT64), info("going", [], BOOL), seq("s", [3]), opt(info("o", [2]))],
+        [info("again", [], BOOL), seq("s2", [3]), opt(info("o2", [2]))],
+    )  # fmt: skip
+    loop = node("Loop", ["n", "", "seq", "opt"], ["out", "same"], body=body)
+    outputs = [seq("out"), opt(info("same", [2]))]
+    proto = model([loop], [seq("seq", [3]), opt(info("opt", [2])), info("n", [], INT64)], outputs, opset=18)
+    rows = floats(*[(3,)] * count)
+    for given_ in (None, floats((2,))[0]):
+        exe = graphc.compile(load(proto, shapes={"seq": count, "opt": None if given_ is None else (2,)}))
+        equal(list(exe(rows, given_, np.asarray(3))), [rows, given_])
+
+
 def growing(condition: Sequence[onnx.NodeProto], count: str, *inputs: onnx.ValueInfoProto, **weights: Array) -> onnx.ModelProto:
     """Loop that appends the last element of the sequence, doubled."""
     body = graph(
@@ -228,118 +267,3 @@ def test_a_loop_that_grows_a_sequence_until_data_says_so() -> None:
     feeds = {"seq": [np.ones(3, np.float32)], "most": np.asarray(20, np.float32)}
     for backend in BACKENDS:
         equal(list(backend.prepare(proto).run(feeds)), by_ort(proto, feeds))
-
-
-# optionals ------------------------------------------------------------------------------------------------------------------
-
-
-def filled(opset: int, of: onnx.ValueInfoProto, out: onnx.ValueInfoProto) -> onnx.ModelProto:
-    """The element of an optional, else `other`; and the optional again."""
-    branches = {
-        "then_branch": graph([node("OptionalGetElement", ["opt"], ["t"])], [], [helper.make_value_info("t", out.type)]),
-        "else_branch": graph([node("Identity", ["other"], ["e"])], [], [helper.make_value_info("e", out.type)]),
-    }
-    nodes = [node("OptionalHasElement", ["opt"], ["has"]), node("If", ["has"], [out.name], **branches), node("Identity", ["opt"], ["same"])]
-    inputs = [opt(of), helper.make_value_info("other", out.type)]
-    return model(nodes, inputs, [out, info("has", [], BOOL), opt(helper.make_value_info("same", of.type))], opset=opset)
-
-
-@pytest.mark.parametrize("opset", [16, 18])
-@pytest.mark.parametrize("there", [True, False])
-def test_an_optional_tensor(opset: int, there: bool) -> None:
-    proto = filled(opset, info("opt", ["N", 2]), info("out", ["M", 2]))
-    first, other = floats((3, 2), (4, 2))
-    made = check(proto, {"opt": first if there else None, "other": other}, shapes={"opt": (None, 2) if there else None})
-    exe = graphc.compile(made)
-    out, has, same = exe(first if there else None, other)
-    assert bool(has) == there
-    equal([out, same], [first, first] if there else [other, None])
-    if not there:
-        equal(exe.run({"other": other})["out"], other)  # what is absent may be left out
-        assert exe.inputs["opt"] is None
-        assert exe.outputs["same"] is None
-    with pytest.raises(InputError, match=r"'opt'.*None"):
-        exe(None if there else first, other)
-
-
-@pytest.mark.parametrize("count", [None, 0, 2])
-def test_an_optional_sequence(count: int | None) -> None:
-    proto = filled(18, seq("opt", [2]), seq("out", [2]))
-    feeds = {"opt": None if count is None else floats(*[(2,)] * count), "other": floats((2,), seed=1)}
-    check(proto, feeds, shapes={"opt": count, "other": 1})
-
-
-def test_optional_made_in_the_model() -> None:
-    nodes = [
-        node("Optional", [], ["none"], type=info("x", [2]).type), node("Optional", ["x"], ["some"]),
-        node("OptionalHasElement", ["none"], ["a"]), node("OptionalHasElement", ["some"], ["b"]),
-        node("OptionalGetElement", ["some"], ["y"]),
-    ]  # fmt: skip
-    outputs = [opt(info("none", [2])), info("a", [], BOOL), info("b", [], BOOL), info("y", [2])]
-    made = check(model(nodes, [info("x", [2])], outputs, opset=18), {"x": floats((2,))[0]})
-    assert list(made.gives.values()) == [None, "a", "b", "y"]
-
-
-def test_the_element_of_what_is_absent() -> None:
-    proto = model([node("OptionalGetElement", ["opt"], ["y"], name="G")], [opt(info("opt", [2]))], [info("y", [2])], opset=18)
-    with pytest.raises(ModelError, match="OptionalGetElement 'G': the element of an optional that is absent"):
-        load(proto, shapes={"opt": None})
-    branches = {"then_branch": graph([node("OptionalGetElement", ["opt"], ["t"])], [], [info("t", [2])]),
-                "else_branch": graph([node("Neg", ["x"], ["e"])], [], [info("e", [2])])}  # fmt: skip
-    inputs = [opt(info("opt", [2])), info("x", [2]), info("c", [], BOOL)]
-    proto = model([node("If", ["c"], ["y"], name="I", **branches)], inputs, [info("y", [2])], opset=18)
-    with pytest.raises(DynamicShapeError, match="the condition of If depends on the data of 'c'"):
-        load(proto, shapes={"opt": None})
-    (x,) = floats((2,))
-    check(proto, {"opt": None, "x": x, "c": np.asarray(False)}, shapes={"opt": None}, values={"c": np.asarray(False)})
-    check(proto, {"opt": x, "x": x, "c": np.asarray(True)}, shapes={"opt": (2,)}, native=1)
-
-
-# the ONNX backend -----------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=15)
-@given(st.lists(st.lists(st.integers(1, 4), max_size=4), min_size=1, max_size=3), st.integers(0, 99))
-def test_backend_takes_another_number_in_each_call(calls: list[list[int]], seed: int) -> None:
-    proto = edits()
-    prepared = [backend.prepare(proto) for backend in BACKENDS]
-    for sizes in calls:
-        feeds = {"seq": floats(*((n, 3) for n in sizes), seed=seed), "x": floats((2, 3), seed=seed + 1)[0]}
-        wanted = by_ort(proto, feeds)
-        for rep in prepared:
-            equal(list(rep.run(feeds)), wanted)
-            equal(list(rep.run([feeds["seq"], feeds["x"]])), wanted)
-
-
-def test_backend_optionals() -> None:
-    proto = filled(18, info("opt", None), info("out", None))
-    first, other = floats((3, 2), (4,))
-    for backend in BACKENDS:
-        rep = backend.prepare(proto)
-        for given_ in (first, None, other):
-            equal(list(rep.run([given_, other])), by_ort(proto, {"opt": given_, "other": other}))
-        equal(rep.run({"other": other})["out"], other)
-        with pytest.raises(InputError, match="'other' is None"):
-            rep.run([first, None])
-
-
-def test_backend_run_node() -> None:
-    a, b = floats((2,), (3,))
-    for backend in BACKENDS:
-        (out,) = backend.run_node(node("SequenceInsert", ["s", "x"], ["y"]), [[a], b])
-        equal(out, [a, b])
-        with pytest.raises(InputError, match="'s' is an empty sequence"):
-            backend.run_node(node("SequenceLength", ["s"], ["y"]), [[]])
-    with pytest.raises(InputError, match="'seq' is a ndarray"):
-        GraphcBackend.prepare(edits()).run([a, b])
-
-
-def test_the_case_that_the_suite_cannot_compare() -> None:
-    """Its runner takes len() of the 0-d element of the expected sequence."""
-    proto = node_models()["test_loop16_seq_none_cpu"]
-    rows = [np.arange(1, n + 1, dtype=np.float32) for n in range(1, 6)]
-    for backend in BACKENDS:
-        rep = backend.prepare(proto)
-        for start in ([np.asarray(7, np.float32)], [], None):
-            (found,) = rep.run([np.asarray(5), np.asarray(True), start])
-            equal(found, [*([np.asarray(0, np.float32)] if start is None else start), *rows])

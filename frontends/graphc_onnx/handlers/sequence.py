@@ -44,29 +44,36 @@ def sequence_length(context: Context, node: OnnxNode) -> Value:
     return context.constant(np.asarray(len(node.sequence(0).items), np.int64))
 
 
-def _position(context: Context, node: OnnxNode, i: int, count: int, default: int) -> int:
-    """A position within `count` places; negative ones count from the end."""
+def _position(context: Context, node: OnnxNode, i: int, default: int) -> int:
+    """The position that is input i; negative ones count from the end."""
     given = node.optional(i)
-    at = context.plain_ints(given, f"the position of {node.op}")[0] if given is not None else default
-    if not -count <= at < count:
-        raise ModelError(f"position {at} is outside a sequence of {count}")
-    return at % count
+    if given is None:
+        return default
+    found = context.plain_ints(given, f"the position of {node.op}")
+    if len(found) != 1:
+        raise ModelError(f"the position of {node.op} must be one element, got {given.type}")
+    return found[0]
+
+
+def _check_position(at: int, low: int, high: int, count: int) -> None:
+    if not low <= at <= high:
+        raise ModelError(f"position {at} is outside a sequence of {count}", hint=f"{low} to {high}" if low <= high else "a longer one")
 
 
 @onnx_op("SequenceAt")
 def sequence_at(context: Context, node: OnnxNode) -> Value:
     items = node.sequence(0).items
-    return context.identity(items[_position(context, node, 1, len(items), -1)])
+    at = _position(context, node, 1, -1)
+    _check_position(at, -len(items), len(items) - 1, len(items))
+    return context.identity(items[at])
 
 
 @onnx_op("SequenceInsert")
 def sequence_insert(context: Context, node: OnnxNode) -> TensorList:
     before = node.sequence(0)
     items = list(before.items)
-    given = node.optional(2)
-    at = context.plain_ints(given, "the position of SequenceInsert")[0] if given is not None else len(items)
-    if not -len(items) <= at <= len(items):
-        raise ModelError(f"position {at} is outside a sequence of {len(items)}")
+    at = _position(context, node, 2, len(items))
+    _check_position(at, -len(items), len(items), len(items))
     items.insert(at, node.input(1))
     return _sequence(items, before.dtype)
 
@@ -75,7 +82,9 @@ def sequence_insert(context: Context, node: OnnxNode) -> TensorList:
 def sequence_erase(context: Context, node: OnnxNode) -> TensorList:
     before = node.sequence(0)
     items = list(before.items)
-    del items[_position(context, node, 1, len(items), -1)]
+    at = _position(context, node, 1, -1)
+    _check_position(at, -len(items), len(items) - 1, len(items))
+    del items[at]
     return TensorList(tuple(items), before.dtype)
 
 
