@@ -92,10 +92,12 @@ class GraphcRep(BackendRep):
 
     def _fed(self, name: str, value: Any) -> Any:
         found = self.declared.get(name)
-        if value is None and found is not None and not found.optional:
+        if value is None:
+            if found is None or found.optional:
+                return None
             raise InputError(f"input {name!r} is None, and it is not optional", hint="an array, or a list of arrays for a sequence")
-        if value is None or found is None or not found.sequence:
-            return None if value is None else np.asarray(value)
+        if found is None or not found.sequence:
+            return np.asarray(value)
         if not isinstance(value, (list, tuple)):
             raise InputError(f"input {name!r} is a {type(value).__name__}, and the model takes a sequence", hint="a list of arrays")
         return [np.asarray(element) for element in value]

@@ -44,37 +44,28 @@ def sequence_length(context: Context, node: OnnxNode) -> Value:
     return context.constant(np.asarray(len(node.sequence(0).items), np.int64))
 
 
-def _position(context: Context, node: OnnxNode, i: int, default: int) -> int:
-    """The position that is input i; negative ones count from the end."""
+def _position(context: Context, node: OnnxNode, i: int, count: int, last: int, default: int) -> int:
+    """Input i, a position in a sequence of `count` that is at most `last`; negative ones count from the end."""
     given = node.optional(i)
-    if given is None:
-        return default
-    found = context.plain_ints(given, f"the position of {node.op}")
-    if len(found) != 1:
+    found = (default,) if given is None else context.plain_ints(given, f"the position of {node.op}")
+    if given is not None and len(found) != 1:
         raise ModelError(f"the position of {node.op} must be one element, got {given.type}")
+    if not -count <= found[0] <= last:
+        raise ModelError(f"position {found[0]} is outside a sequence of {count}")
     return found[0]
-
-
-def _check_position(at: int, low: int, high: int, count: int) -> None:
-    if not low <= at <= high:
-        raise ModelError(f"position {at} is outside a sequence of {count}", hint=f"{low} to {high}" if low <= high else "a longer one")
 
 
 @onnx_op("SequenceAt")
 def sequence_at(context: Context, node: OnnxNode) -> Value:
     items = node.sequence(0).items
-    at = _position(context, node, 1, -1)
-    _check_position(at, -len(items), len(items) - 1, len(items))
-    return context.identity(items[at])
+    return context.identity(items[_position(context, node, 1, len(items), len(items) - 1, -1)])
 
 
 @onnx_op("SequenceInsert")
 def sequence_insert(context: Context, node: OnnxNode) -> TensorList:
     before = node.sequence(0)
     items = list(before.items)
-    at = _position(context, node, 2, len(items))
-    _check_position(at, -len(items), len(items), len(items))
-    items.insert(at, node.input(1))
+    items.insert(_position(context, node, 2, len(items), len(items), len(items)), node.input(1))
     return _sequence(items, before.dtype)
 
 
@@ -82,9 +73,7 @@ def sequence_insert(context: Context, node: OnnxNode) -> TensorList:
 def sequence_erase(context: Context, node: OnnxNode) -> TensorList:
     before = node.sequence(0)
     items = list(before.items)
-    at = _position(context, node, 1, -1)
-    _check_position(at, -len(items), len(items) - 1, len(items))
-    del items[at]
+    del items[_position(context, node, 1, len(items), len(items) - 1, -1)]
     return TensorList(tuple(items), before.dtype)
 
 
