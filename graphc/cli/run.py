@@ -50,7 +50,7 @@ def command(model: str, files: tuple[str, ...], named: tuple[tuple[str, str], ..
       graphc run examples/digits/lenet5.onnx examples/digits/*.png --labels examples/digits/labels.txt
       graphc run squeezenet.onnx cat.jpg --bgr --scale 1 --mean 103.94,116.78,123.68 --labels imagenet.txt
       graphc run speech.onnx --input audio=audio.npy --input state=state.npy --output out.npz
-      graphc run join.onnx --input parts[0]=a.npy --input parts[1]=b.npy --shape hint=none
+      graphc run join.onnx --input 'parts[0]=a.npy' --input 'parts[1]=b.npy' --shape hint=none
     """
     from graphc.cli import report
 

@@ -45,7 +45,7 @@ EXECUTABLES: dict[str, Any] = {"cpu": graphc.compile(pair, threads=1), "referenc
         (lambda exe: exe.run([A, B]), InputError, "a mapping, not a list"),
         (lambda exe: exe([[1, 2], [3]], B), InputError, "'a' is no array"),
         (lambda exe: exe(Broken(), B), InputError, "'a' is no array: broken"),
-        (lambda exe: exe(None, B), InputError, "dtype object"),
+        (lambda exe: exe(None, B), InputError, "'a' is None"),
         (lambda exe: exe("text", B), InputError, "dtype <U4"),
         (lambda exe: exe(A.astype(">f4"), B), InputError, "dtype >f4"),
         (lambda exe: exe(A.astype(np.float64), B), InputError, "dtype float64"),
