@@ -43,11 +43,12 @@ class ShapeError(GraphcError):
 
 
 class DynamicShapeError(ShapeError):
-    """A shape depends on the data of a graph input. `inputs` names those graph inputs."""
+    """A shape depends on graph inputs. `inputs` names them; `wants`: what of them must be given, their "values", or their "shapes"."""
 
-    def __init__(self, reason: str, *, inputs: tuple[str, ...] = (), where: str = "", hint: str = "") -> None:
+    def __init__(self, reason: str, *, inputs: tuple[str, ...] = (), where: str = "", hint: str = "", wants: str = "values") -> None:
         super().__init__(reason, where=where, hint=hint)
         self.inputs = inputs
+        self.wants = wants
 
 
 class InputError(GraphcError):

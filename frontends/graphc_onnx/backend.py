@@ -64,7 +64,7 @@ class GraphcRep(BackendRep):
         except DynamicShapeError as error:
             if not error.inputs:
                 raise
-            self.bound = tuple(name for name in error.inputs if name not in self.shaped)
+            self.bound = error.inputs if error.wants == "values" else ()
         except ShapeError:
             if all(dim.HasField("dim_value") for found in self.declared.values() for dim in found.tensor.shape.dim):
                 raise

@@ -19,7 +19,7 @@ import onnx
 
 from graphc.errors import DynamicShapeError, GraphcError, InputError, ModelError, ResourceError
 from graphc.ir.body import Body
-from graphc.ir.builder import Builder
+from graphc.ir.builder import Builder, ancestors
 from graphc.ir.graph import Graph, Kind, Value
 from graphc.ir.parts import Parts
 from graphc.knobs import knob
@@ -323,12 +323,17 @@ class Importer:
 
     @contextmanager
     def _building(self, body: Body) -> Iterator[None]:
-        """Everything that is built inside belongs to the sub-graph."""
+        """Everything that is built inside belongs to the sub-graph. An error names inputs of the graph around."""
         before = self.builder
         self.bodies.append(body)
         self.builder = self.context.builder = body.builder
         try:
             yield
+        except DynamicShapeError as error:
+            found = body.outside(*(value for value in body.graph.inputs if value.name in error.inputs))
+            leaves = (leaf for value in found for leaf in ancestors(value))
+            error.inputs = tuple(dict.fromkeys(leaf.name for leaf in leaves if leaf.kind is Kind.INPUT))
+            raise
         finally:
             self.builder = self.context.builder = before
             self.bodies.pop()

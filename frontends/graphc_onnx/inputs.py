@@ -135,7 +135,7 @@ class InputTypes:
         if names:
             example = ", ".join(f"{name!r}: {_example(self.declared[name])}" for name in names)
             hint = f"load_onnx(..., shapes={{{example}}}), compile(..., shapes=...), --shape on the command line; or values={{name: value}}"
-            raise DynamicShapeError("; ".join(missing[name] for name in names), inputs=names, hint=hint)
+            raise DynamicShapeError("; ".join(missing[name] for name in names), inputs=names, hint=hint, wants="shapes")
 
     def _missing(self, name: str, found: Declared) -> str:
         """What neither the file nor the user says of an input."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from graphc.cli import models, show
 
 if TYPE_CHECKING:
-
     from graphc.backend import Memory
     from graphc.ir.graph import Graph
     from graphc.passes.base import Pass

@@ -43,26 +43,27 @@ def load(model: str, sizes: Sizes, values: Mapping[str, Any] | None = None) -> G
 def load_with(model: str, sizes: Sizes, values: Mapping[str, Array]) -> tuple[Graph, dict[str, Array]]:
     """The graph, and those of `values` (arrays for tensors) that it still takes.
 
-    The elements of a sequence are tensors of their own: seq[0], seq[1] and so on; an ONNX model takes as many as there are. One whose
-    shapes depend on the data of some inputs gets these as constants.
+    The elements of a sequence are tensors of their own: seq[0], seq[1] and so on; an ONNX model takes as many as there are, and takes
+    the shapes of what it leaves open. One whose shapes depend on the data of some inputs gets these as constants.
     """
     wholes, shapes, fixed = _wholes(values), dict(sizes.shapes), dict[str, Any]()
     while True:
         try:
             graph = load(model, Sizes(sizes.dims, shapes), fixed)
         except DynamicShapeError as error:
-            further = [name for name in error.inputs if name not in fixed]
-            if not further or not set(further) <= wholes.keys():
+            given = shapes if error.wants == "shapes" else fixed
+            further = {name: wholes[name] for name in error.inputs if name in wholes and name not in given}
+            if not further or len(further) < len(set(error.inputs) - given.keys()):
                 raise
-            unshaped = {name: [array.shape for array in wholes[name]] for name in further if isinstance(wholes[name], list)}
-            if unshaped.keys() - shapes.keys():
-                shapes = unshaped | shapes
-            else:
-                fixed |= {name: wholes[name] for name in further}
-                shapes = {name: shape for name, shape in shapes.items() if name not in fixed}
+            given |= further if given is fixed else {name: _shape(whole) for name, whole in further.items()}
+            shapes = {name: shape for name, shape in shapes.items() if name not in fixed}
             continue
         constant = {f"{name}[{at}]" for name, whole in fixed.items() if isinstance(whole, list) for at in range(len(whole))}
         return graph, {name: array for name, array in values.items() if name not in fixed and name not in constant}
+
+
+def _shape(whole: Array | list[Array]) -> Any:
+    return [array.shape for array in whole] if isinstance(whole, list) else whole.shape
 
 
 def _wholes(values: Mapping[str, Array]) -> dict[str, Array | list[Array]]:

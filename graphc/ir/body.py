@@ -38,9 +38,9 @@ class Body:
             self._captured[value] = made
         return self._captured[value]
 
-    def outside(self, value: Value) -> list[Value]:
-        """The values of the graph around on which one of this graph depends."""
-        leaves = set(ancestors(value))
+    def outside(self, *values: Value) -> list[Value]:
+        """The values of the graph around on which those of this graph depend."""
+        leaves = {leaf for value in values for leaf in ancestors(value)}
         return [outer for outer, inner in self._captured.items() if inner in leaves]
 
     def finish(self, outputs: Iterable[tuple[str, Value]]) -> list[Value]:

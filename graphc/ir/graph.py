@@ -4,6 +4,7 @@ Invariants (held by `graphc.ir.verify`):
 * a Value has one producer, or none (input, constant, parameter, state); its name is unique in the graph;
 * `graph.nodes` is in topological order; every use is recorded in `value.users`;
 * the types of a node's outputs are what its op infers from its inputs;
+* what a caller gives and gets is made of the inputs and outputs, each in one place (`takes`, `gives`: see `graphc.ir.parts`);
 * parameters, constants and state hold their data in `value.data`; its shape and dtype are the value's type;
 * a node's `origins` name the nodes of the user's model that it stands for; no pass may lose one.
 Editing goes through `graphc.ir.patch`, building through `graphc.ir.builder`.

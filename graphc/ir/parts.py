@@ -2,7 +2,7 @@
 
 A graph holds tensors only. `Graph.takes` and `Graph.gives` say for each input and output, in order and by the name that a caller uses,
 which tensors it consists of (`Parts`). Both are empty where every input and output is one tensor; tensors that they do not name are
-inputs and outputs of their own, behind the others.
+inputs and outputs of their own, behind the others. So they are in training, too, where a step takes and gives the tensors.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from onnx_sequences import INT64, by_ort, edits, equal, floats, node, opt, seq
 
 import graphc
 from cli.tools import call, call_json, refused
+from graphc.cli import models
 from graphc.errors import DynamicShapeError, GraphcError, UnsupportedError
 from graphc.ir.text import graph_data, parse_graph, print_graph
 from graphc_onnx import load, to_onnx
@@ -132,6 +133,21 @@ def test_inputs_that_must_be_known(tmp_path: Path) -> None:
     names = {"seq[0]": "s", "at": "at", "x": "x"}
     files = [part for name, file in names.items() for part in ("--input", f"{name}={tmp_path / file}.npy")]
     assert "f32[2,3]" in call("run", tmp_path / "m.onnx", *files).output
+
+
+def test_what_the_file_leaves_open_has_the_shapes_of_the_arrays(tmp_path: Path) -> None:
+    """It stays an input: only what decides shapes by its data becomes a constant."""
+    nodes = [node("OptionalGetElement", ["opt"], ["o"]), node("SequenceAt", ["seq", "at"], ["s"]), node("Sum", ["o", "s", "x"], ["y"])]
+    inputs = [opt(info("opt", [2])), seq("seq"), info("at", [], INT64), info("x", None)]
+    onnx.save(model(nodes, inputs, [info("y", [2])], opset=18), tmp_path / "open.onnx")
+    a, b, c, x = floats((2,), (3,), (2,), (2,))
+    values = {"opt": a, "seq[0]": b, "seq[1]": c, "at": np.asarray(1), "x": x}
+    made, left = models.load_with(str(tmp_path / "open.onnx"), models.Sizes(), values)
+    assert [str(value) for value in made.inputs] == ["%opt: f32[2]", "%seq[0]: f32[3]", "%seq[1]: f32[2]", "%x: f32[2]"]
+    assert list(left) == ["opt", "seq[0]", "seq[1]", "x"]
+    del values["seq[0]"]
+    with pytest.raises(DynamicShapeError, match="'seq'"):
+        models.load_with(str(tmp_path / "open.onnx"), models.Sizes(), values)
 
 
 def test_verify(path: Path) -> None:

@@ -252,6 +252,23 @@ def test_a_loop_that_grows_a_sequence_is_unrolled() -> None:
         check(proto, {"seq": floats((3,), (3,)), "n": np.asarray(n)}, shapes={"seq": 2}, values={"n": np.asarray(n)})
 
 
+def test_what_decides_inside_of_a_loop_is_named() -> None:
+    """The size of a slice is a number of the graph around, plus the number of the iteration."""
+    body = graph(
+        [node("Add", ["i", "n"], ["j"]), node("Unsqueeze", ["j", "axes"], ["end"]), node("Slice", ["x", "axes", "end"], ["part"]),
+         node("SequenceInsert", ["s", "part"], ["s2"]), node("Identity", ["going"], ["again"])],
+        [info("i", [], INT64), info("going", [], BOOL), seq("s")], [info("again", [], BOOL), seq("s2")], axes=np.asarray([0]),
+    )  # fmt: skip
+    loop = node("Loop", ["trips", "", "seq"], ["out"], name="L", body=body)
+    proto = model([loop], [seq("seq"), info("x", [6]), info("n", [], INT64), info("trips", [], INT64)], [seq("out")])
+    with pytest.raises(DynamicShapeError, match="Loop 'L'") as caught:
+        load(proto, shapes={"seq": 0})
+    assert set(caught.value.inputs) == {"n", "trips"}
+    feeds = {"seq": floats((2,)), "x": floats((6,), seed=1)[0], "n": np.asarray(1), "trips": np.asarray(3)}
+    for backend in BACKENDS:
+        equal(list(backend.prepare(proto).run(feeds)), by_ort(proto, feeds))
+
+
 def test_a_loop_that_ends_by_the_length_of_a_sequence() -> None:
     until = [node("SequenceLength", ["s2"], ["n"]), node("Less", ["n", "five"], ["again"])]
     for count in (1, 3, 7):

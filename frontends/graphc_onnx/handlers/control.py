@@ -201,10 +201,10 @@ def _native_scan(
     elements = [s.value.type.with_shape((*s.value.type.shape[: s.axis], *s.value.type.shape[s.axis + 1 :])) for s in sources]
     try:
         made, found = context.sub_graph(body, [*(value.type for value in carried), *elements])
-    except DynamicShapeError:
+    except DynamicShapeError as error:
         if isinstance(length, int):
             return None
-        raise
+        raise _data_dependent(context, node, error.reason, inputs=error.inputs) from error
     results = [tensor(item) for item in found]
     varying = _varying(carried, results)
     if varying and not isinstance(length, int):
