@@ -26,6 +26,7 @@ from graphc.kernel.spec import (
     Operand,
     PackSpec,
     StoreAt,
+    UpdateSpec,
     WeightGradientSpec,
     WinogradConv,
     WinogradGradient,
@@ -41,6 +42,9 @@ def canonical(spec: SpecT) -> SpecT:
     """The same kernel with loop variables renamed in the order of traversal and all index arithmetic simplified."""
     if isinstance(spec, NestSpec):
         return replace(spec, nests=tuple(_nest(nest) for nest in spec.nests))
+    if isinstance(spec, UpdateSpec):
+        nest = _nest(Nest((*spec.axes, spec.step), (spec.store,)))
+        return replace(spec, axes=nest.axes[:-1], step=nest.axes[-1], store=nest.stores[0])
     if isinstance(spec, (WinogradConv, WinogradOutput)):
         return replace(spec, conv=canonical(spec.conv))
     if isinstance(spec, (ConvSpec, MatmulSpec)):
@@ -109,6 +113,9 @@ def spec_text(spec: KernelSpec) -> str:
             for nest in spec.nests:
                 lines.append("for " + _list(nest.axes))
                 lines.extend(f"  [{store.slot}][{to_text(store.offset)}] = {to_text(store.value)}" for store in nest.stores)
+        case UpdateSpec():
+            lines.append(f"for {_list(spec.axes)}, then in order {_list([spec.step])}: {spec.combine}")
+            lines.append(f"  [{spec.store.slot}][{to_text(spec.store.offset)}] = {to_text(spec.store.value)}")
         case ConvSpec():
             lines.append(f"stride {spec.stride} dilation {spec.dilation} pad {spec.pad} groups {spec.groups}")
             lines.append(_epilogue_text(spec.epilogue))

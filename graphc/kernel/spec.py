@@ -54,6 +54,27 @@ class NestSpec:
 
 
 @dataclass(frozen=True)
+class UpdateSpec:
+    """For each value of `axes` (in parallel, in any order), for each value of `step` in order: the store, or, where `combine` is a
+    primitive of two operands, `slot[offset] = combine(slot[offset], value)`. Different values of the axes store to different places.
+
+    The output holds what a step before has left there.
+    """
+
+    inputs: tuple[Operand, ...]
+    output: Operand
+    axes: tuple[Expr, ...]
+    step: Expr
+    store: StoreAt
+    combine: str = ""
+    family: str = field(default="gather", init=False)
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (*self.inputs, self.output)
+
+
+@dataclass(frozen=True)
 class Epilogue:
     """What happens to an accumulator before it is stored.
 
@@ -461,6 +482,6 @@ class WinogradGradient:
 
 WinogradSpec = Union[WinogradConv, WinogradInput, WinogradProduct, WinogradOutput, WinogradGradient]
 KernelSpec = Union[
-    NestSpec, ConvSpec, MatmulSpec, MatmulPanels, PackSpec, WeightGradientSpec, RecurrentSpec, RecurrentGradSpec, WinogradSpec, ConvChain,
-    ChainBands,
+    NestSpec, UpdateSpec, ConvSpec, MatmulSpec, MatmulPanels, PackSpec, WeightGradientSpec, RecurrentSpec, RecurrentGradSpec, WinogradSpec,
+    ConvChain, ChainBands,
 ]  # fmt: skip

@@ -143,6 +143,9 @@ class Planner:
                 self._entries += self._group_calls(lowered, kernel, group)
             elif isinstance(lowered, Lowered):
                 self._entries += self._calls(lowered, kernel)
+                if lowered.then is not None:
+                    arguments = self._arguments(lowered.then, kernel, lowered.then.spec)
+                    self._entries.append(Call(self, lowered.then.spec, arguments, kernel, part=":updates"))
             elif lowered == CONTROL:
                 self._entries += control_entries(self, kernel)
         return self._entries
@@ -172,7 +175,8 @@ class Planner:
         traffic: list[Traffic] = []
         count = 0
         for kernel, lowered in found:
-            sampled = for_samples(lowered.spec, self.batch, 1) if isinstance(lowered, Lowered) else None
+            whole = isinstance(lowered, Lowered) and lowered.then is not None  # its updates may reach any sample
+            sampled = for_samples(lowered.spec, self.batch, 1) if isinstance(lowered, Lowered) and not whole else None
             weights = self._weight_bytes(lowered, kernel) if isinstance(lowered, Lowered) else 0
             fits = isinstance(lowered, Lowered) and sampled is not None and self._may_split(lowered, sampled, written)
             if lowered == NOTHING or fits:
