@@ -86,7 +86,7 @@ class Planner:
         self.graph, self.around, self._shared = graph, around, shared
         self.plan, self.chooser = shared.plan, shared.chooser
         self.kernels = partition(graph)
-        self.placement = Placement(graph, self.kernels)
+        self.placement = Placement(graph, self.kernels, around is None)
         self._entries: list[Entry] = []
         self._bound: dict[Value, _Bound] = {}
         self._makers = {kernel.output: kernel for kernel in self.kernels if self._feeds_packing(kernel)}
