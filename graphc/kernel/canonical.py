@@ -13,6 +13,7 @@ from typing import TypeVar
 from graphc.kernel.expr import Expr, index, rebuild, substitute, to_text, walk
 from graphc.kernel.index import Simplifier
 from graphc.kernel.recurrent import Cell, RecurrentGradSpec, RecurrentSpec
+from graphc.kernel.sort import SortSpec
 from graphc.kernel.spec import (
     ChainBands,
     ConvChain,
@@ -130,6 +131,8 @@ def spec_text(spec: KernelSpec) -> str:
             lines.append(f"kernel {spec.kernel} stride {spec.stride} dilation {spec.dilation} pad {spec.pad} groups {spec.groups}")
         case RecurrentSpec() | RecurrentGradSpec():
             lines.append(_recurrent_text(spec))
+        case SortSpec():
+            lines.append(f"first {spec.k}, largest {spec.largest}, of {spec.outputs}")
         case PackSpec():
             lines.append(f"for {_list(spec.index)}: {to_text(spec.value)} lanes {spec.lanes} of")
             lines.append(spec_text(spec.conv))

@@ -15,6 +15,7 @@ from typing import Union
 from graphc.kernel.expr import Expr
 from graphc.kernel.operand import Operand as Operand
 from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
+from graphc.kernel.sort import SortSpec
 from graphc.types.dtype import DType
 
 
@@ -483,5 +484,5 @@ class WinogradGradient:
 WinogradSpec = Union[WinogradConv, WinogradInput, WinogradProduct, WinogradOutput, WinogradGradient]
 KernelSpec = Union[
     NestSpec, UpdateSpec, ConvSpec, MatmulSpec, MatmulPanels, PackSpec, WeightGradientSpec, RecurrentSpec, RecurrentGradSpec, WinogradSpec,
-    ConvChain, ChainBands,
+    ConvChain, ChainBands, SortSpec,
 ]  # fmt: skip

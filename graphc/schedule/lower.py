@@ -35,7 +35,7 @@ from graphc.schedule.partition import Kernel
 from graphc.schedule.weight_gradient import parts_of
 from graphc.types.dtype import i64
 
-FAMILIES = ("normalise", "reduce", "window", "gather", "sort", "copy", "map")  # a fused kernel is called by the first that occurs
+FAMILIES = ("normalise", "reduce", "window", "gather", "copy", "map")  # a fused kernel is called by the first that occurs
 OperandOf = Callable[[Value], Operand]
 
 

@@ -15,6 +15,7 @@ from graphc.kernel.choose_chain import banded
 from graphc.kernel.choose_panels import with_panels
 from graphc.kernel.chooser import Chooser, Predicted
 from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
+from graphc.kernel.sort import SortSpec
 from graphc.kernel.spec import (
     ChainBands,
     ConvChain,
@@ -40,6 +41,7 @@ from graphc.schedule.plan import Plan, Ref, Weight
 from graphc.schedule.recurrent import lower_recurrent, pack_spec
 from graphc.schedule.regions import control_entries
 from graphc.schedule.samples import Sampled, Split, Traffic, best_split, for_samples, traffic_of
+from graphc.schedule.sort import lower_sort
 from graphc.schedule.weight_gradient import sum_spec, winograd_gradient
 from graphc.schedule.winograd import shape_of, winograd_spec
 from graphc.target import Target
@@ -162,6 +164,8 @@ class Planner:
                 yield kernel, CONTROL
             elif family == "recurrent":
                 yield kernel, lower_recurrent(kernel, self.placement.operand, self.plan.target)
+            elif family == "sort":
+                yield kernel, lower_sort(kernel, self.placement.operand)
             else:
                 yield kernel, NOTHING if done else lower(kernel, self.placement.operand, placed)
 
@@ -230,6 +234,9 @@ class Planner:
             return [self._chain_call(spec, lowered, kernel)]
         if isinstance(spec, (RecurrentSpec, RecurrentGradSpec)):
             return [self._recurrent(spec, lowered, kernel)]
+        if isinstance(spec, SortSpec):
+            self.plan.scratch_bytes = max(self.plan.scratch_bytes, spec.scratch.nbytes)
+            return [Call(self, spec, [*self._operands(lowered, spec), *kernel.outputs, Ref("scratch", 0)], kernel)]
         if isinstance(spec, MatmulSpec):
             return [self._matmul_call(spec, lowered, kernel)]
         if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
