@@ -41,12 +41,11 @@ class _Sort:
         f, spec = self.f, self.spec
         row = digits["row"]
         x = f.pointer(self.x, f.mul(row, spec.n), self.element)
-        if spec.n <= self.few:
+        selects = 2 * spec.k <= spec.n and 2 * spec.n > self.few
+        if not selects:
             self._all(x)
-            self._sort_few(x, row, i64(spec.n))
-        elif 2 * spec.k > spec.n:
-            self._all(x)
-            self._sort_many(x, row, i64(spec.n))
+            sort = self._sort_few if spec.n <= self.few else self._sort_many
+            sort(x, row, i64(spec.n))
         else:
             count = self.selection.candidates(x)
             is_few = f.op(f"icmp sle {count}, {self.few}", "i1")
