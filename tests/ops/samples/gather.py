@@ -190,7 +190,7 @@ def _sorts() -> list[Sample]:
         found.append(Sample(f"ties, largest {largest}", TopK(5, 0, largest), (ties,), oracle, ("N",)))
         found += [
             *(_sort(f"special, {k}", TopK(k, 1, largest), special, ("N,6",)) for k in (1, 3, 6)),
-            *(_sort(f"{k} of many", TopK(k, 1, largest), Data((3, 700))) for k in (2, 40, 350, 700)),
+            *(_sort(f"{k} of many", TopK(k, 1, largest), Data((3, 700), f32, -2e3, 2e3)) for k in (2, 40, 350, 700)),
             *(_sort(f"{k} of many, equals", TopK(k, 1, largest), Data((2, 500), i32, -9, 9)) for k in (30, 500)),
             _sort("one element", TopK(1, 0, largest), Data((1,)), ("N",)),
         ]
