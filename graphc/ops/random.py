@@ -93,7 +93,7 @@ class RandomBits(Op):
 @register
 @dataclass(frozen=True)
 class RandomBitsAt(Op):
-    """Some of the random bits of a `RandomBits` of the same stream, u32: those at `positions` (i64, row-major). Further inputs: seed, step."""
+    """Those random bits (u32) of a `RandomBits` of the same stream that are at `positions` (i64, row-major). Further inputs: seed, step."""
 
     stream: int = 0
 

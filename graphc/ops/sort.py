@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from graphc.ir.op import Array, Cost, Op, register
 from graphc.ops.movement import Transpose, check_axis, surely_less, zeros
 from graphc.ops.scatter import ScatterElements
 from graphc.types.dtype import bool_, i64
+from graphc.types.shape import static
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
@@ -68,10 +70,10 @@ class TopK(Op):
         return Cost(size + chosen * max(self.k, 1).bit_length(), sum(t.nbytes for t in (*types, *outputs)))
 
     def decompose(self, builder: Builder, *inputs: Value) -> tuple[Value, ...] | None:
-        """Sorts along the last axis."""
+        """Sorts along the last axis, or one behind which no other has more than one element: then rows are contiguous."""
         (x,) = inputs
         last = x.type.rank - 1
-        if self.axis == last:
+        if prod(static(x.type.shape)[self.axis + 1 :]) == 1:
             return None
         swapped = list(range(x.type.rank))
         swapped[self.axis], swapped[last] = last, self.axis

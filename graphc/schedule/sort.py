@@ -24,8 +24,9 @@ def lower_sort(kernel: Kernel, operand_of: Callable[[Value], Operand]) -> Lowere
     for value in (x, *kernel.outputs):
         if operand_of(value) != Operand(value.type.dtype, value.type.static_shape):
             raise UnsupportedError("top_k reads and writes plain tensors", where=node.where, hint="insert a layout change")
-    *outer, n = x.type.static_shape
+    shape, axis = x.type.static_shape, node.op.axis
+    n = shape[axis]
     if n > MOST:
         raise UnsupportedError(f"top_k of rows of {n} elements", where=node.where, hint=f"at most {MOST}: reduce parts of the row first")
     names = tuple(name for name, value in zip(("values", "positions"), node.outputs, strict=True) if value in kernel.outputs)
-    return Lowered(SortSpec(Operand(x.type.dtype, (prod(outer), n)), node.op.k, node.op.largest, names), (x,))
+    return Lowered(SortSpec(Operand(x.type.dtype, (prod(shape[:axis]), n)), node.op.k, node.op.largest, names), (x,))

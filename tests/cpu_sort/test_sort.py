@@ -47,7 +47,8 @@ def data(kind: str, shape: tuple[int, int], of: DType, rng: np.random.Generator)
         return x
     plain: dict[str, Array] = {
         "random": rng.standard_normal(shape), "equals": rng.integers(0, 4, shape), "one": np.ones(shape),
-        "rising": np.broadcast_to(np.arange(n) % 120, shape).copy(), "sparse": np.where(rng.random(shape) < 0.01, rng.random(shape) * 99, 0),
+        "rising": np.broadcast_to(np.arange(n) % 120, shape).copy(),
+        "sparse": np.where(rng.random(shape) < 0.01, rng.random(shape) * 99, 0),
         "one class": np.where(np.arange(n) % 64 == 0, 100 - np.arange(n) % 97, rng.integers(0, 3, shape)),
     }  # fmt: skip
     x = plain[kind].astype(of.numpy)
@@ -171,7 +172,7 @@ def test_as_pytorch(largest: bool) -> None:
     for k in (1, 7, 300, 2000):
 
         @graphc.model
-        def net(x: graphc.f32["N", 2000], k: int = k) -> Any:
+        def net(x: graphc.f32[4, 2000], k: int = k) -> Any:
             return graphc.topk(x, k, largest=largest)
 
         values, places = graphc.compile(net, threads=2)(x)
@@ -199,12 +200,27 @@ def test_a_state_is_not_written_while_it_is_read() -> None:
         np.testing.assert_array_equal(exe.state["kept"], kept)
 
 
+def test_an_axis_before_others_of_one_element() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 500, 1, 1)).astype(np.float32)
+
+    @graphc.model
+    def net(x: graphc.f32[2, 500, 1, 1]) -> Any:
+        return graphc.topk(x, 20, axis=1)
+
+    exe = graphc.compile(net, threads=2)
+    values, places = exe(x)
+    assert len(exe.plan.steps) == 1
+    wanted, at = expected(x[:, :, 0, 0], 20, True)
+    np.testing.assert_array_equal(places[:, :, 0, 0], at)
+    np.testing.assert_array_equal(values[:, :, 0, 0], wanted)
+
+
 def test_empty_rows_and_no_results() -> None:
-    for shape, k in (((0, 5), 3), ((2, 5), 0), ((2, 0), 0)):
+    for shape, k in (((0, 5, 1), 3), ((2, 5, 1), 0), ((2, 0, 1), 0), ((2, 5, 0), 3)):
 
         def net(x: graphc.f32[shape], k: int = k) -> Any:  # type: ignore[valid-type]
-            return graphc.topk(x, k)
+            return graphc.topk(x, k, axis=1)
 
         values, places = graphc.compile(graphc.model(net), threads=2)(np.zeros(shape, np.float32))
-        assert values.shape == places.shape == (shape[0], k)
+        assert values.shape == places.shape == (shape[0], k, shape[2])
         assert dtype(places.dtype) == i64

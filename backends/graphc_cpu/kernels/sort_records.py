@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from graphc.kernel.sort import DIGIT, SortSpec
 from graphc.target import Target
 from graphc_cpu.emit.integer import Integers
-from graphc_cpu.emit.ir import Function, Value, i64, vector_type
+from graphc_cpu.emit.ir import Function, Value, vector_type
 from graphc_cpu.kernels.sort_codes import Codes
 from graphc_cpu.micro.memory import broadcast
+from graphc_cpu.micro.shape import split
 
 _BUCKETS = 1 << DIGIT
 _UNROLL = 4
@@ -70,7 +71,7 @@ class Records:
     def sort_few(self, source: Value, to: Value, count: Value, most: int) -> None:
         """`count` records, at least one and at most `most`: each goes where as many lie before it as come before it."""
         f, lanes = self.f, self.lanes
-        unroll = min(_UNROLL, -(-most // lanes))
+        unroll = split(-(-most // lanes), 6 if self.codes.target.registers > 16 else 4).width
 
         def ranks(start: Value, _: tuple[Value, ...]) -> Sequence[Value]:
             places = [f.add(start, u * lanes) for u in range(unroll)]

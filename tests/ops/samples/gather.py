@@ -171,7 +171,7 @@ def _first(x: Array, k: int, axis: int, largest: bool) -> tuple[Array, Array]:
 
 
 def _backwards(keys: list[Any]) -> list[int]:
-    return sorted(reversed(range(len(keys))), key=keys.__getitem__)[::-1]
+    return sorted(range(len(keys) - 1, -1, -1), key=keys.__getitem__)[::-1]
 
 
 def _sort(label: str, op: TopK, x: Data | Array, symbolic: tuple[str, ...] = ()) -> Sample:
