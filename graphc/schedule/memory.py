@@ -137,7 +137,7 @@ class Placement:
 
 
 def _meets_product(value: Value) -> bool:
-    """Matrix products, recurrent layers and control flow read dense rows."""
+    """Matrix products, recurrent layers, sorting and control flow read dense rows."""
     return any(anchor_family(user) in ("contract", *WHOLE) for user in value.users)
 
 

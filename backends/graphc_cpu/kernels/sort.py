@@ -18,6 +18,7 @@ from graphc_cpu.kernels.sort_select import Selection
 
 
 def emit_sort(spec: SortSpec, target: Target, name: str) -> Function:
+    """Any dtype of numbers, any machine level."""
     f = kernel_function(name)
     if spec.rows and spec.k:
         _Sort(f, spec, target).emit()
@@ -80,12 +81,11 @@ class _Sort:
     def _store(self, x: Value, row: Value, records: Value) -> None:
         """The results of a row."""
         f, spec = self.f, self.spec
-        starts = {name: f.mul(row, spec.k) for name in spec.outputs}
+        start = f.mul(row, spec.k)
 
         def one(i: Value, _: tuple[Value, ...]) -> Sequence[Value]:
-            position = self.records.position(records, i)
+            at, position = f.add(start, i), self.records.position(records, i)
             for name, pointer in zip(spec.outputs, self.outputs, strict=True):
-                at = f.add(starts[name], i)
                 if name == "positions":
                     f.store(position, f.pointer(pointer, at, "i64"), 8)
                 else:
