@@ -41,7 +41,7 @@ class Selection:
     def _find_best(self, x: Value) -> None:
         f, spec, lanes = self.f, self.spec, self.codes.lanes
         first = min(self.classes, spec.n)
-        self._each(i64(0), first, lambda at, valid: self._put(at, self._code(x, at, valid)))
+        self._each(first, lambda at, valid: self._put(at, self._code(x, at, valid)))
         for at in range(-(-first // lanes) * lanes, self.classes, lanes):
             self._put(i64(at), self.codes.vectors.const(-1))
         turns = spec.n // self.classes
@@ -51,15 +51,15 @@ class Selection:
             self._put(at, self.codes.vectors.intrinsic("umin", best, self._code(x, f.add(start, at), valid)))
 
         def turn(start: Value, _: tuple[Value, ...]) -> Sequence[Value]:
-            self._each(i64(0), self.classes, lambda at, valid: better(start, at, valid))
+            self._each(self.classes, lambda at, valid: better(start, at, valid))
             return ()
 
         if turns > 1:
             f.loop(self.classes, turns * self.classes, self.classes, turn, hint="deal", guarded=False)
         if turns:
-            self._each(i64(0), spec.n - turns * self.classes, lambda at, valid: better(i64(turns * self.classes), at, valid))
+            self._each(spec.n - turns * self.classes, lambda at, valid: better(i64(turns * self.classes), at, valid))
 
-    def _each(self, start: Value, count: int, body: Callable[[Value, int], None]) -> None:
+    def _each(self, count: int, body: Callable[[Value, int], None]) -> None:
         """`body(place, valid lanes)` of each vector of `count` elements."""
         lanes = self.codes.lanes
 
@@ -70,7 +70,7 @@ class Selection:
 
         whole = count // self.unit * self.unit
         if whole:
-            self.f.loop(start, whole, self.unit, group, hint="group", guarded=False)
+            self.f.loop(0, whole, self.unit, group, hint="group", guarded=False)
         for at in range(whole, count, lanes):
             body(i64(at), min(lanes, count - at))
 
