@@ -73,12 +73,14 @@ class _Shared:
 
 @dataclass(frozen=True)
 class _Bound:
-    """A value of a sub-graph that lies in memory of the graph around it: `start` bytes behind `outer`, `step` more in each iteration."""
+    """A value of a sub-graph that lies in memory of the graph around it: `start` bytes behind `outer`, `step` more in each iteration.
+    `captured`: it is `outer`, which no iteration changes."""
 
     outer: Value | Temporary
     start: int = 0
     region: Region | None = None
     step: int = 0
+    captured: bool = False
 
 
 class Planner:
@@ -101,6 +103,10 @@ class Planner:
     def bind(self, value: Value, outer: Value | Temporary, start: int = 0, region: Region | None = None, step: int = 0) -> None:
         """An input or output of a sub-graph has its place in the graph around it."""
         self._bound[value] = _Bound(outer, start, region, step)
+
+    def capture(self, value: Value, outer: Value) -> None:
+        """An input of a sub-graph is a value of the graph around it."""
+        self._bound[value] = _Bound(outer, captured=True)
 
     def bound(self, value: Value) -> Value | Temporary:
         """The memory that a value has been given by `bind`."""
@@ -312,7 +318,7 @@ class Planner:
         """Adds the step that packs run-time weights, unless some convolution of the same order has done so; outside of a loop that captures
         them."""
         bound = self._bound.get(weight)
-        if bound is not None and isinstance(bound.outer, Value) and bound.region is None and self.around is not None:
+        if bound is not None and bound.captured and isinstance(bound.outer, Value) and self.around is not None:
             return self.around._pack(conv, bound.outer)
         made = lower_pack(conv, weight, self._makers.get(weight), self.placement.operand, self.plan.target.lanes(weight.type.dtype))
         assert isinstance(made.spec, PackSpec)

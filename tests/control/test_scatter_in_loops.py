@@ -1,7 +1,5 @@
 """Scatters whose operand is a state of a loop or of the program: what they read of it must be the old values."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import graphc
 
 Array = np.ndarray[Any, np.dtype[Any]]
 STEPS, ROWS, WIDTH = 9, 6, 20
+N = "N"
 
 
 @graphc.model
@@ -72,7 +71,7 @@ def test_an_embedding_is_trained_where_it_was_read() -> None:
     """Row k of the gradient is the sum over the places where k was read, in order; other rows get nothing."""
 
     @graphc.model
-    def net(words: graphc.i64["N", 4], table: graphc.f32[300, WIDTH], x: graphc.f32["N", 4, WIDTH]) -> Any:
+    def net(words: graphc.i64[N, 4], table: graphc.f32[300, WIDTH], x: graphc.f32[N, 4, WIDTH]) -> Any:
         return (graphc.gather(table, words) * x).sum()
 
     program, rng = graphc.compile(graphc.grad(net, ["table"])), np.random.default_rng(2)
