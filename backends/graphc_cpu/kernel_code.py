@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from graphc.errors import GraphcError, UnsupportedError
 from graphc.kernel.canonical import spec_text
 from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
+from graphc.kernel.sort import SortSpec
 from graphc.kernel.spec import (
     ChainBands,
     ConvChain,
@@ -16,6 +17,7 @@ from graphc.kernel.spec import (
     MatmulSpec,
     NestSpec,
     PackSpec,
+    UpdateSpec,
     WeightGradientSpec,
 )
 from graphc.schedule.plan import Plan
@@ -30,6 +32,8 @@ from graphc_cpu.kernels.nest import emit_nest
 from graphc_cpu.kernels.pack_at_run_time import pack_nests
 from graphc_cpu.kernels.recurrent import emit_recurrent
 from graphc_cpu.kernels.recurrent_grad import emit_recurrent_grad
+from graphc_cpu.kernels.sort import emit_sort
+from graphc_cpu.kernels.update import emit_update
 from graphc_cpu.kernels.weight_gradient import emit_weight_gradient
 from graphc_cpu.kernels.winograd import emit_winograd
 
@@ -56,10 +60,14 @@ def emit_kernel(spec: KernelSpec, target: Target, name: str) -> Function:
         return emit_matmul_panels(spec, target, name)
     if isinstance(spec, NestSpec):
         return emit_nest(spec, target, name)
+    if isinstance(spec, UpdateSpec):
+        return emit_update(spec, target, name)
     if isinstance(spec, RecurrentSpec):
         return emit_recurrent(spec, target, name)
     if isinstance(spec, RecurrentGradSpec):
         return emit_recurrent_grad(spec, target, name)
+    if isinstance(spec, SortSpec):
+        return emit_sort(spec, target, name)
     if isinstance(spec, PackSpec):
         return emit_nest(pack_nests(spec, target), target, name)
     if isinstance(spec, WeightGradientSpec):

@@ -30,6 +30,7 @@ class CpuProgram:
     def __init__(self, plan: Plan, code: Mapping[str, bytes] | Image, weights: WeightBuffer, threads: int | None) -> None:
         """`code`: objects by spec text, or linked; `threads`: None means one per usable core."""
         self._plan = plan
+        self._outputs = [(type.static_shape, type.dtype.numpy) for _, type in plan.outputs]
         self.weights = weights
         self.texts = [spec.text if isinstance(spec, SavedKernel) else _spec_text(spec) for spec in plan.kernels]
         self.image = code if isinstance(code, Image) else link(code.values())
@@ -45,7 +46,7 @@ class CpuProgram:
         self.memory = Memory(plan.arena_bytes + plan.scratch_bytes * self._pool.threads, weights.nbytes, size)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        outputs = [np.empty(type.static_shape, type.dtype.numpy) for _, type in self._plan.outputs]
+        outputs = [np.empty(shape, dtype) for shape, dtype in self._outputs]
         context = self._take()
         try:
             context.bind(inputs, outputs)
@@ -57,7 +58,7 @@ class CpuProgram:
 
     def profile(self, inputs: Sequence[Array], runs: int) -> list[StepTime]:
         """Steps in a loop as often as they ran in one run of the whole; of a choice, both sides."""
-        outputs = [np.empty(type.static_shape, type.dtype.numpy) for _, type in self._plan.outputs]
+        outputs = [np.empty(shape, dtype) for shape, dtype in self._outputs]
         best = [float("inf")] * len(self._plan.steps)
         context = self._take()
         table = context.table

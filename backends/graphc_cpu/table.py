@@ -84,10 +84,12 @@ class Table:
     @property
     def broken(self) -> bool:
         """Whether the last run came to a limit."""
-        return bool(self._status.any())
+        return bool(self._controls) and bool(self._status.any())
 
     def check_ended(self) -> None:
         """Raises ResourceError where the last run came to the limit of a loop."""
+        if not self.broken:
+            return
         for control, status in zip(self._controls, self._status, strict=True):
             if status:
                 raise endless(control.limit, f"loop {control.label!r}")

@@ -14,6 +14,7 @@ from graphc.types.dtype import bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16,
 from graphc_dsl import init
 from graphc_dsl.control import cond, scan, while_loop
 from graphc_dsl.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, depthwise_conv2d
+from graphc_dsl.lookup import gather, gather_elements, gather_nd, one_hot, scatter_elements, scatter_nd
 from graphc_dsl.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -35,9 +36,6 @@ from graphc_dsl.movement import (
     expand,
     flatten,
     flip,
-    gather,
-    gather_elements,
-    one_hot,
     ones,
     pad,
     pixel_shuffle,
@@ -145,19 +143,18 @@ lrn = local_response_norm
 
 __all__ = [
     "abs", "acos", "acosh", "adaptive_avg_pool2d", "adaptive_max_pool2d", "all", "any", "arange", "argmax", "argmin", "asin", "asinh",
-    "atan", "atanh", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits", "block", "bool_",
-    "cast", "ceil", "celu", "channel_shuffle", "clip", "concat", "cond", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
-    "conv_transpose2d", "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumsum", "demo", "dense", "depth_to_space",
-    "depthwise_conv2d", "dropout", "einsum", "elu", "embedding", "erf", "exp", "expand", "expm1", "f16", "f32", "f64", "flatten",
-    "flip", "floor", "gather", "gather_elements", "gaussian", "gelu", "global_avg_pool", "global_lp_pool", "global_max_pool",
+    "atan", "atanh", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+    "block", "bool_", "cast", "ceil", "celu", "channel_shuffle", "clip", "concat", "cond", "constant", "conv1d", "conv2d", "conv3d",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumsum", "demo", "dense", "depth_to_space",
+    "depthwise_conv2d", "dropout", "einsum", "elu", "embedding", "erf", "exp", "expand", "expm1", "f16", "f32", "f64", "flatten", "flip",
+    "floor", "gather", "gather_elements", "gather_nd", "gaussian", "gelu", "global_avg_pool", "global_lp_pool", "global_max_pool",
     "group_norm", "gru", "hard_sigmoid", "hard_swish", "hard_tanh", "huber_loss", "i16", "i32", "i64", "i8", "init", "instance_norm",
-    "isinf", "isnan", "l1_loss", "layer_norm", "leaky_relu", "linear", "load_script", "local_response_norm", "log", "log1p",
-    "log_sigmoid", "log_softmax", "log_sum_exp", "lp_pool1d", "lp_pool2d", "lp_pool3d", "lrn", "lstm", "matmul", "max", "max_pool1d",
-    "max_pool2d", "max_pool3d", "maximum", "mean", "min", "minimum", "mish", "Model", "model", "mse_loss", "nll_loss", "norm_l1",
-    "norm_l2", "one_hot", "ones", "pad", "parameter", "pixel_shuffle", "pow", "prelu", "prod", "reciprocal", "relu", "relu6", "reshape",
-    "resize", "rms_norm", "rnn", "round", "sample", "scan", "scope", "selu", "sequence_mask", "shrink", "sigmoid", "sign", "silu", "sin",
-    "sinh", "smooth_l1_loss", "softmax", "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack", "state", "step",
-    "sum", "swish", "tan", "tanh", "Tensor", "thresholded_relu", "tile", "topk", "transpose", "tril", "triu", "trunc", "u16", "u32", "u64",
-    "u8", "unsqueeze", "upsample", "where", "while_loop", "zeros",
+    "isinf", "isnan", "l1_loss", "layer_norm", "leaky_relu", "linear", "load_script", "local_response_norm", "log", "log1p", "log_sigmoid",
+    "log_softmax", "log_sum_exp", "lp_pool1d", "lp_pool2d", "lp_pool3d", "lrn", "lstm", "matmul", "max", "max_pool1d", "max_pool2d",
+    "max_pool3d", "maximum", "mean", "min", "minimum", "mish", "Model", "model", "mse_loss", "nll_loss", "norm_l1", "norm_l2", "one_hot",
+    "ones", "pad", "parameter", "pixel_shuffle", "pow", "prelu", "prod", "reciprocal", "relu", "relu6", "reshape", "resize", "rms_norm",
+    "rnn", "round", "sample", "scan", "scatter_elements", "scatter_nd", "scope", "selu", "sequence_mask", "shrink", "sigmoid", "sign",
+    "silu", "sin", "sinh", "smooth_l1_loss", "softmax", "softplus", "softsign", "space_to_depth", "split", "sqrt", "squeeze", "stack",
+    "state", "step", "sum", "swish", "tan", "tanh", "Tensor", "thresholded_relu", "tile", "topk", "transpose", "tril", "triu", "trunc",
+    "u16", "u32", "u64", "u8", "unsqueeze", "upsample", "where", "while_loop", "zeros",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Functions that move elements and compute nothing: reshape, transpose, concat, pad, gather, resize and their kin."""
+"""Functions that move elements and compute nothing: reshape, transpose, concat, pad, resize and their kin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.errors import AttributeValueError, ShapeError
 from graphc.ops import compose
-from graphc.ops.gather import Gather, GatherElements, OneHot, Trilu
+from graphc.ops.gather import Trilu
 from graphc.ops.movement import Concat, Pad, Slice, Tile
 from graphc.ops.resize import Resize
 from graphc.types.dtype import DType, f32
@@ -142,26 +142,6 @@ def flip(x: Tensor, axes: int | Sequence[int], name: str = "") -> Tensor:
         over = axes_of(axes, x.ndim)
         starts = tuple(dim - 1 if i in over else 0 for i, dim in enumerate(x.shape))
         return new.tensor(new.add(Slice(starts, tuple(-1 if i in over else 1 for i in range(x.ndim)), x.shape), new.value(x)))
-
-
-def gather(x: Tensor, indices: Tensor | Sequence[int], axis: int = 0, name: str = "") -> Tensor:
-    """x at integer positions along one axis; negative ones count from the end, those outside are clamped. np.take."""
-    with Building("gather", name, x) as new:
-        at = new.value(np.asarray(indices, dtype=np.int64) if isinstance(indices, Sequence) else indices)
-        return new.tensor(new.add(Gather(axis_of(axis, x.ndim)), new.value(x), at))
-
-
-def gather_elements(x: Tensor, indices: Tensor, axis: int, name: str = "") -> Tensor:
-    """y[a, i, b] = x[a, indices[a, i, b], b] along `axis`. np.take_along_axis, torch.gather."""
-    with Building("gather_elements", name, x) as new:
-        return new.tensor(new.add(GatherElements(axis_of(axis, x.ndim)), new.value(x), new.value(indices)))
-
-
-def one_hot(indices: Tensor, depth: int, axis: int = -1, dtype: DType = f32, name: str = "") -> Tensor:
-    """A new axis of `depth` that holds 1 at the index and 0 elsewhere."""
-    with Building("one_hot", name, indices) as new:
-        values = new.builder.constant(np.array([0, 1], dtype.numpy), name=f"{new.name}.values")
-        return new.tensor(new.add(OneHot(whole(depth, "depth", 0), axis_of(axis, indices.ndim + 1)), new.value(indices), values))
 
 
 def triu(x: Tensor, k: int = 0, name: str = "") -> Tensor:

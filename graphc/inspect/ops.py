@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graphc.ir.op import Op, all_ops
 
-KERNELS = ("conv", "conv-weight", "contract", "recurrent", "control")  # families that the schedule lowers to a spec of their own
+KERNELS = ("conv", "conv-weight", "contract", "recurrent", "sort", "control")  # families that the schedule lowers to a spec of their own
 
 
 @dataclass(frozen=True)

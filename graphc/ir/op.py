@@ -39,11 +39,27 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Updates:
+    """What is written over an output, one update after the other: update u of `count` sets the elements `place(u, i, j, ...)` of all
+    (i, j, ...) within `extents` to `value(u, i, j, ...)`, or combines them with it ("add", "mul", "max", "min").
+
+    Each loop i passes its index on to a dim of the output, so that updates of different (i, j, ...) never meet.
+    """
+
+    count: int
+    extents: tuple[int, ...]
+    place: Callable[..., tuple[Expr, ...]]
+    value: ElementFn
+    combine: str = ""
+
+
+@dataclass(frozen=True)
 class Lowering:
-    """How a nest kernel computes an op's output: `value(i, j, ...)` at an output index, or by pieces (concat)."""
+    """How a nest kernel computes an op's output: `value(i, j, ...)` at an output index, or by pieces (concat); then the updates."""
 
     value: ElementFn | None = None
     pieces: tuple[Piece, ...] = ()
+    updates: Updates | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,7 @@ class Op:
     `family`: the kernel family (map, reduce, normalise, window, gather, copy, conv, contract), or "" where `decompose` says it all.
     `elementwise`: output element i depends on the elements i of its inputs only (numpy broadcasting allowed): may join any epilogue.
     `keeps_layout`: reads and writes blocked channel layouts as well as plain ones (pooling, concat over channels, ...).
+    `ends_kernel`: its elements are not computed one by one, so it is the last node of its kernel, whose readers load it from memory.
     `tolerance`: k of the tolerance rule: error against float64 at most k times that of a naive float32 evaluation.
     `not_differentiable`: the reason, where there is no gradient.
     """
@@ -63,6 +80,7 @@ class Op:
     family: ClassVar[str] = ""
     elementwise: ClassVar[bool] = False
     keeps_layout: ClassVar[bool] = False
+    ends_kernel: ClassVar[bool] = False
     tolerance: ClassVar[float] = 4.0
     not_differentiable: ClassVar[str] = ""
 

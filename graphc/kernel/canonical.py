@@ -13,6 +13,7 @@ from typing import TypeVar
 from graphc.kernel.expr import Expr, index, rebuild, substitute, to_text, walk
 from graphc.kernel.index import Simplifier
 from graphc.kernel.recurrent import Cell, RecurrentGradSpec, RecurrentSpec
+from graphc.kernel.sort import SortSpec
 from graphc.kernel.spec import (
     ChainBands,
     ConvChain,
@@ -26,6 +27,7 @@ from graphc.kernel.spec import (
     Operand,
     PackSpec,
     StoreAt,
+    UpdateSpec,
     WeightGradientSpec,
     WinogradConv,
     WinogradGradient,
@@ -41,6 +43,9 @@ def canonical(spec: SpecT) -> SpecT:
     """The same kernel with loop variables renamed in the order of traversal and all index arithmetic simplified."""
     if isinstance(spec, NestSpec):
         return replace(spec, nests=tuple(_nest(nest) for nest in spec.nests))
+    if isinstance(spec, UpdateSpec):
+        nest = _nest(Nest((*spec.axes, spec.step), (spec.store,)))
+        return replace(spec, axes=nest.axes[:-1], step=nest.axes[-1], store=nest.stores[0])
     if isinstance(spec, (WinogradConv, WinogradOutput)):
         return replace(spec, conv=canonical(spec.conv))
     if isinstance(spec, (ConvSpec, MatmulSpec)):
@@ -109,6 +114,9 @@ def spec_text(spec: KernelSpec) -> str:
             for nest in spec.nests:
                 lines.append("for " + _list(nest.axes))
                 lines.extend(f"  [{store.slot}][{to_text(store.offset)}] = {to_text(store.value)}" for store in nest.stores)
+        case UpdateSpec():
+            lines.append(f"for {_list(spec.axes)}, then in order {_list([spec.step])}: {spec.combine}")
+            lines.append(f"  [{spec.store.slot}][{to_text(spec.store.offset)}] = {to_text(spec.store.value)}")
         case ConvSpec():
             lines.append(f"stride {spec.stride} dilation {spec.dilation} pad {spec.pad} groups {spec.groups}")
             lines.append(_epilogue_text(spec.epilogue))
@@ -123,6 +131,8 @@ def spec_text(spec: KernelSpec) -> str:
             lines.append(f"kernel {spec.kernel} stride {spec.stride} dilation {spec.dilation} pad {spec.pad} groups {spec.groups}")
         case RecurrentSpec() | RecurrentGradSpec():
             lines.append(_recurrent_text(spec))
+        case SortSpec():
+            lines.append(f"first {spec.k}, largest {spec.largest}, of {spec.outputs}")
         case PackSpec():
             lines.append(f"for {_list(spec.index)}: {to_text(spec.value)} lanes {spec.lanes} of")
             lines.append(spec_text(spec.conv))

@@ -15,6 +15,7 @@ from typing import Union
 from graphc.kernel.expr import Expr
 from graphc.kernel.operand import Operand as Operand
 from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
+from graphc.kernel.sort import SortSpec
 from graphc.types.dtype import DType
 
 
@@ -51,6 +52,27 @@ class NestSpec:
     @property
     def operands(self) -> tuple[Operand, ...]:
         return (*self.inputs, *self.outputs)
+
+
+@dataclass(frozen=True)
+class UpdateSpec:
+    """For each value of `axes` (in parallel, in any order), for each value of `step` in order: the store, or, where `combine` is a
+    primitive of two operands, `slot[offset] = combine(slot[offset], value)`. Different values of the axes store to different places.
+
+    The output holds what a step before has left there.
+    """
+
+    inputs: tuple[Operand, ...]
+    output: Operand
+    axes: tuple[Expr, ...]
+    step: Expr
+    store: StoreAt
+    combine: str = ""
+    family: str = field(default="gather", init=False)
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (*self.inputs, self.output)
 
 
 @dataclass(frozen=True)
@@ -461,6 +483,6 @@ class WinogradGradient:
 
 WinogradSpec = Union[WinogradConv, WinogradInput, WinogradProduct, WinogradOutput, WinogradGradient]
 KernelSpec = Union[
-    NestSpec, ConvSpec, MatmulSpec, MatmulPanels, PackSpec, WeightGradientSpec, RecurrentSpec, RecurrentGradSpec, WinogradSpec, ConvChain,
-    ChainBands,
+    NestSpec, UpdateSpec, ConvSpec, MatmulSpec, MatmulPanels, PackSpec, WeightGradientSpec, RecurrentSpec, RecurrentGradSpec, WinogradSpec,
+    ConvChain, ChainBands, SortSpec,
 ]  # fmt: skip

@@ -221,6 +221,7 @@ class Concat(Movement):
     onnx: ClassVar[str] = "Concat"
     inputs: ClassVar[tuple[int, int]] = (1, -1)
     keeps_layout: ClassVar[bool] = True
+    ends_kernel: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> TensorType:
         first = types[0]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from graphc.errors import AttributeValueError, ShapeError
+from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError
 from graphc.ir.op import Array, Cost, Lowering, Op, need_float, register
 from graphc.kernel.access import Access, flat_index
 from graphc.kernel.evaluate import evaluate
@@ -80,19 +80,51 @@ class RandomBits(Op):
         sizes = tuple(int(n) for n in self.shape)
         names = arg("i", i64), arg("seed", u64), arg("step", u64)
         flat = np.arange(int(np.prod(sizes, dtype=np.int64)), dtype=np.int64).reshape(sizes)
-        return np.asarray(evaluate(self._bits(*names), dict(zip(names, (flat, *arrays), strict=True))))
-
-    def _bits(self, position: Expr, seed: Expr, step: Expr) -> Expr:
-        i = cast(position, u64)
-        counter = (cast(i, u32), cast(call("shr", i, 32), u32), cast(step, u32), const(self.stream, u32))
-        return philox(counter, (cast(seed, u32), cast(call("shr", seed, 32), u32)))[0]
+        return np.asarray(evaluate(_bits(*names, self.stream), dict(zip(names, (flat, *arrays), strict=True))))
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """Two products and four exclusive ors per round."""
         return Cost(6 * ROUNDS * int(outputs[0].size), outputs[0].nbytes)
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
-        return Lowering(lambda *index: self._bits(flat_index(index, output.static_shape), inputs[0][()], inputs[1][()]))
+        return Lowering(lambda *index: _bits(flat_index(index, output.static_shape), inputs[0][()], inputs[1][()], self.stream))
+
+
+@register
+@dataclass(frozen=True)
+class RandomBitsAt(Op):
+    """Those random bits (u32) of a `RandomBits` of the same stream that are at `positions` (i64, row-major). Further inputs: seed, step."""
+
+    stream: int = 0
+
+    name: ClassVar[str] = "random_bits_at"
+    inputs: ClassVar[tuple[int, int]] = (3, 3)
+    family: ClassVar[str] = "map"
+    not_differentiable: ClassVar[str] = RandomBits.not_differentiable
+
+    def infer(self, *types: TensorType) -> TensorType:
+        positions, *counters = types
+        if positions.dtype != i64 or any(t.dtype != u64 or t.rank for t in counters):
+            found = ", ".join(map(str, types))
+            raise TypeMismatchError(f"{self.name} takes positions of i64, seed and step as scalars of u64, got {found}")
+        return TensorType(u32, positions.shape)
+
+    def reference(self, *arrays: Array) -> Array:
+        names = arg("i", i64), arg("seed", u64), arg("step", u64)
+        return np.asarray(evaluate(_bits(*names, self.stream), dict(zip(names, arrays, strict=True))))
+
+    def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        """Of each element as in `RandomBits`."""
+        return Cost(6 * ROUNDS * int(outputs[0].size), types[0].nbytes + outputs[0].nbytes)
+
+    def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
+        return Lowering(lambda *index: _bits(inputs[0][index], inputs[1][()], inputs[2][()], self.stream))
+
+
+def _bits(position: Expr, seed: Expr, step: Expr, stream: int) -> Expr:
+    i = cast(position, u64)
+    counter = (cast(i, u32), cast(call("shr", i, 32), u32), cast(step, u32), const(stream, u32))
+    return philox(counter, (cast(seed, u32), cast(call("shr", seed, 32), u32)))[0]
 
 
 @register

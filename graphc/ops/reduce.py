@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -15,10 +15,11 @@ from graphc.kernel.access import Access
 from graphc.kernel.evaluate import convert, neutral_number
 from graphc.kernel.expr import Expr, call, cast, const, equal, reduce, select
 from graphc.ops.express import Arithmetic
+from graphc.ops.movement import Pad, Slice
 from graphc.ops.precision import accurate, read, wide
 from graphc.ops.shapes import check_axes
 from graphc.types.dtype import DType, bool_, dtype, f64, i64
-from graphc.types.shape import DimLike, product
+from graphc.types.shape import DimLike, product, static
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from graphc.ir.graph import Node, Value
 
 Body = Callable[..., Expr]  # (reduced index, ...) -> element
+_LONG, _BLOCK = 128, 16  # elements along an axis whose running sums are made in blocks; of a block
 _LOGARITHMIC = ("l2", "log_sum", "log_sum_exp")
 
 
@@ -301,8 +303,8 @@ class ArgReduce(Op):
 class CumSum(Op):
     """y[..., i, ...] = sum of x[..., j, ...] over j <= i along `axis`; j < i where `exclusive`; j >= i (j > i) where `reverse`.
 
-    Any numeric dtype; float16 accumulates in float32. ONNX CumSum. The lowering sums every prefix anew: O(n^2) along the axis, which
-    has a fixed order of summation and full parallelism but is slow for axes of more than a few hundred elements.
+    Any numeric dtype; float16 accumulates in float32. ONNX CumSum. The lowering sums every prefix anew, so a long axis decomposes into
+    blocks: the sum of an element is that of its block up to it, and that of the blocks before, which is a running sum itself.
     """
 
     axis: int
@@ -336,6 +338,25 @@ class CumSum(Op):
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         """What the sum needs: one addition per element."""
         return Cost(int(types[0].size), types[0].nbytes + outputs[0].nbytes)
+
+    def decompose(self, builder: Builder, *inputs: Value) -> Value | None:
+        return self.over(builder, *inputs) if static(inputs[0].type.shape)[self.axis] > _LONG else None
+
+    def over(self, builder: Builder, x: Value) -> Value:
+        """Of x, in nodes that are not decomposed any further."""
+        a, axis, shape = Arithmetic(builder), self.axis, static(x.type.shape)
+        if shape[axis] <= _LONG:
+            return builder.add(self, x)
+        count = -(-shape[axis] // _BLOCK)
+        rest = [0] * len(shape)
+        rest[axis] = count * _BLOCK - shape[axis]
+        whole = builder.add(Pad((0,) * len(shape), tuple(rest)), x) if rest[axis] else x
+        blocks = a.reshape(whole, (*shape[:axis], count, _BLOCK, *shape[axis + 1 :]))
+        before = replace(self, exclusive=True).over(builder, a.reduce("sum", blocks, (axis + 1,), keepdims=False))
+        inside = builder.add(replace(self, axis=axis + 1), blocks)
+        sums = a("add", inside, a.reshape(before, (*shape[:axis], count, 1, *shape[axis + 1 :])))
+        padded = a.reshape(sums, whole.type.shape)
+        return builder.add(Slice((0,) * len(shape), (1,) * len(shape), shape), padded) if rest[axis] else padded
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         (x,) = inputs

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf, isfinite, prod
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -18,14 +18,15 @@ from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError
 from graphc.ir.op import Array, Cost, Op, need_float, register
 from graphc.ops.express import Arithmetic
 from graphc.ops.gather import GatherElements
-from graphc.ops.movement import Reshape
+from graphc.ops.movement import Reshape, Slice
 from graphc.ops.pointwise import Cast
 from graphc.ops.precision import wide
-from graphc.ops.random import RandomBits
+from graphc.ops.random import RandomBits, RandomBitsAt
 from graphc.ops.reduce import ArgReduce, CumSum, Reduce
 from graphc.ops.softmax import Softmax
 from graphc.ops.sort import TopK
-from graphc.types.dtype import dtype, i64, u64
+from graphc.types.dtype import DType, dtype, i64, u64
+from graphc.types.shape import static
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ class Sample(Op):
     Drawn from softmax(logits / temperature) over the `top_k` largest logits (0: all; of equals the first), and of those over the nucleus:
     the fewest most probable whose probabilities sum to at least `top_p`. Holtzman et al. 2020, arXiv:1904.09751. Temperature 0: the
     largest, of equals the first. A class whose logit is -inf is never drawn. -1 where the largest logit of a row is no finite number:
-    the row holds a NaN or +inf, or -inf only. `stream` tells the uses of one program apart. top_k and top_p sort the row by comparing all
-    pairs: slow for many thousand classes.
+    the row holds a NaN or +inf, or -inf only. `stream` tells the uses of one program apart.
     """
 
     temperature: float = 1.0
@@ -89,46 +89,50 @@ class Sample(Op):
         if self.temperature == 0:
             return int(row.argmax())
         x = (row - row.max()) / row.dtype.type(self.temperature)
-        best = np.argsort(-x, kind="stable")[: self.top_k or None]
+        best = np.argsort(-row, kind="stable")[: self.top_k or None]
         share = np.exp(x[best]) / np.exp(x[best]).sum()
         before = np.concatenate([[0], np.cumsum(share)[:-1]])
         score = np.where(before < self.top_p, x[best] + noise[best], -inf) if self.top_p < 1 else x[best] + noise[best]
         return int(best[score.argmax()])
 
     def cost(self, types: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
-        """A random number and two logarithms per class; of sorting n comparisons."""
+        """A random number and two logarithms per class, at most."""
         logits = types[0]
-        sorts = int(logits.shape[-1]) if self.top_k or self.top_p < 1 else 0
-        return Cost(int(logits.size) * (100 + sorts), logits.nbytes + outputs[0].nbytes)
+        return Cost(int(logits.size) * 100, logits.nbytes + outputs[0].nbytes)
 
     def decompose(self, builder: Builder, *inputs: Value) -> Value:
-        given, seed, step = inputs
+        given, *counters = inputs
         a, last = Arithmetic(builder), given.type.rank - 1
         x = builder.add(Cast(wide(given.type.dtype)), given) if wide(given.type.dtype) != given.type.dtype else given
-        peak = builder.add(Reduce("max", (last,), keepdims=True), x)
-        if self.temperature == 0:
-            place = builder.add(ArgReduce("max", last), x)
+        classes = static(x.type.shape)[last]
+        if self.temperature > 0 and (0 < self.top_k < classes or self.top_p < 1):
+            peak, place = self._of_best(builder, x, min(self.top_k or classes, classes), counters)
         else:
-            place = self._drawn(builder, a("div", a("sub", x, peak), self.temperature), seed, step)
+            peak = builder.add(Reduce("max", (last,), keepdims=True), x)
+            score = x
+            if self.temperature > 0:
+                bits = builder.add(RandomBits(tuple(x.type.shape), self.stream), *counters)
+                score = a("add", a("div", a("sub", x, peak), self.temperature), self._noise(builder, bits, x.type.dtype))
+            place = builder.add(ArgReduce("max", last), score)
         return builder.add(Reshape(tuple(given.type.shape[:-1])), a("where", a("less", a("abs", peak), inf), place, -1))
 
-    def _drawn(self, builder: Builder, x: Value, seed: Value, step: Value) -> Value:
-        """Where the largest of x plus noise is, (..., 1); x is at most 0, and 0 somewhere."""
+    def _of_best(self, builder: Builder, x: Value, k: int, counters: Sequence[Value]) -> tuple[Value, Value]:
+        """The largest logit, and the class drawn from the best k: (..., 1) both."""
         a, last = Arithmetic(builder), x.type.rank - 1
-        noise = self._noise(builder, x, seed, step)
-        classes = int(x.type.shape[-1].__index__())
-        if (self.top_k or classes) >= classes and self.top_p == 1:
-            return builder.add(ArgReduce("max", last), a("add", x, noise))
-        best, places = TopK(min(self.top_k or classes, classes), last).decompose(builder, x)
-        score = a("add", best, builder.add(GatherElements(last), noise, places))
+        best, places = builder.add_many(TopK(k, last), x)
+        one = (*static(x.type.shape)[:last], 1)
+        peak = builder.add(Slice((0,) * x.type.rank, (1,) * x.type.rank, one), best)
+        rows = np.arange(prod(one), dtype=np.int64).reshape(one) * static(x.type.shape)[last]
+        bits = builder.add(RandomBitsAt(self.stream), a("add", places, builder.constant(rows)), *counters)
+        scaled = a("div", a("sub", best, peak), self.temperature)
+        score = a("add", scaled, self._noise(builder, bits, x.type.dtype))
         if self.top_p < 1:
-            before = builder.add(CumSum(last, exclusive=True), builder.add(Softmax(last), best))
-            score = a("where", a("less", before, self.top_p), score, -inf)
-        return builder.add(GatherElements(last), places, builder.add(ArgReduce("max", last), score))
+            share = CumSum(last, exclusive=True).over(builder, builder.add(Softmax(last), scaled))
+            score = a("where", a("less", share, self.top_p), score, -inf)
+        return peak, builder.add(GatherElements(last), places, builder.add(ArgReduce("max", last), score))
 
-    def _noise(self, builder: Builder, like: Value, seed: Value, step: Value) -> Value:
+    def _noise(self, builder: Builder, bits: Value, dtype: DType) -> Value:
         """-log(-log(1 - u)) for u uniform in (0, 1), which is precise where it is large."""
         a = Arithmetic(builder)
-        bits = builder.add(Cast(like.type.dtype), builder.add(RandomBits(tuple(like.type.shape), self.stream), seed, step))
-        uniform = a("mul", a("add", bits, 0.5), 2.0**-32)
+        uniform = a("mul", a("add", builder.add(Cast(dtype), bits), 0.5), 2.0**-32)
         return a("neg", a("log", a("min", a("neg", a("log1p", a("neg", uniform))), LARGEST)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from graphc.errors import AttributeValueError, ShapeError, TypeMismatchError, UnsupportedError
-from graphc.ir.op import Array, Lowering, Op, register, same_dtype
+from graphc.ir.op import Array, Lowering, Op, Updates, register, same_dtype
 from graphc.kernel.access import Access, unflatten
-from graphc.kernel.expr import Expr, call, const, equal, maximum, minimum, reduce, select
+from graphc.kernel.expr import Expr, const
 from graphc.ops.gather import GatherElements, GatherND, check_within, index_depth, need_index, normalised, wrapped
 from graphc.ops.movement import check_axis, surely_differ, zeros
 from graphc.types.dtype import bool_, i64
@@ -23,41 +23,19 @@ if TYPE_CHECKING:
     from graphc.ir.graph import Node, Value
 
 REDUCTIONS = ("none", "add", "mul", "max", "min")
+_COMBINE = {name: "" if name == "none" else name for name in REDUCTIONS}
 
 
 @dataclass(frozen=True)
 class Scatter(Op):
     """Base of the scatters: x with updates written (none), or combined (add, mul, max, min), at indices. Inputs x, indices, updates.
 
-    Of several updates of one element the last one stays (none), else all are combined in row-major order. Machine code searches the
-    updates for every element of the result, so the result does not depend on the number of threads.
+    Of several updates of one element the last one stays (none), else all are combined in row-major order.
     """
 
     inputs: ClassVar[tuple[int, int]] = (3, 3)
     family: ClassVar[str] = "gather"
-
-    def _combine(self, reduction: str, x: Expr, extents: tuple[int, ...], hit: Callable[..., Expr], update: Callable[..., Expr]) -> Expr:
-        """x combined with `update(*u)` of all u within the extents for which `hit(*u)` holds."""
-        if reduction == "none":
-            return self._last(x, extents, hit, update)
-        name, neutral = {"add": ("sum", 0), "mul": ("prod", 1), "max": ("max", None), "min": ("min", None)}[reduction]
-        if neutral is None:  # no neutral element is needed: x itself takes part
-            return call(name, x, reduce(name, extents, lambda *u: select(hit(*u), update(*u), x)))
-        found = reduce(name, extents, lambda *u: select(hit(*u), update(*u), const(neutral, x.dtype)))
-        return x + found if reduction == "add" else x * found
-
-    def _last(self, x: Expr, extents: tuple[int, ...], hit: Callable[..., Expr], update: Callable[..., Expr]) -> Expr:
-        if not prod(extents):
-            return x
-
-        def number(*u: Expr) -> Expr:
-            flat = const(0, i64)
-            for i, size in zip(u, extents, strict=True):
-                flat = flat * size + i
-            return select(hit(*u), flat, const(-1, i64))
-
-        last = reduce("max", extents, number)
-        return select(last >= 0, update(*unflatten(maximum(last, 0), extents)), x)
+    ends_kernel: ClassVar[bool] = True
 
     def _gradient(self, builder: Builder, node: Node, grad: Value, reduction: str, gather: Op) -> Sequence[Value | None]:
         """add: grad, and what is at the indices. none: what was overwritten gets nothing (the indices must not repeat)."""
@@ -104,26 +82,18 @@ class ScatterElements(Scatter):
 
     def lower(self, inputs: Sequence[Access], output: TensorType) -> Lowering:
         x, indices, updates = inputs
-        count = indices.shape[self.axis]
+        others = (*indices.shape[: self.axis], *indices.shape[self.axis + 1 :])
 
-        def value(*index: Expr) -> Expr:
-            covered = const(True, bool_)
-            safe = list(index)
-            for axis, size in enumerate(indices.shape):
-                if axis != self.axis and size < x.shape[axis]:
-                    covered, safe[axis] = covered & (index[axis] < size), minimum(index[axis], max(size - 1, 0))
+        def at(u: Expr, index: Sequence[Expr]) -> tuple[Expr, ...]:
+            return (*index[: self.axis], u, *index[self.axis :])
 
-            def at(u: Expr) -> tuple[Expr, ...]:
-                return (*safe[: self.axis], u, *safe[self.axis + 1 :])
+        def place(u: Expr, *index: Expr) -> tuple[Expr, ...]:
+            return at(wrapped(indices[at(u, index)], x.shape[self.axis]), index)
 
-            def hit(u: Expr) -> Expr:
-                return covered & equal(wrapped(indices[at(u)], x.shape[self.axis]), index[self.axis])
+        def value(u: Expr, *index: Expr) -> Expr:
+            return updates[at(u, index)]
 
-            if not prod(indices.shape):
-                return x[index]
-            return self._combine(self.reduction, x[index], (count,), hit, lambda u: updates[at(u)])
-
-        return Lowering(value)
+        return _written(x, Updates(indices.shape[self.axis], others, place, value, _COMBINE[self.reduction]))
 
 
 @register
@@ -162,18 +132,18 @@ class ScatterND(Scatter):
         x, indices, updates = inputs
         *outer, depth = indices.shape
 
-        def value(*index: Expr) -> Expr:
-            def hit(*u: Expr) -> Expr:
-                found = const(True, bool_)
-                for d in range(depth):
-                    found = found & equal(wrapped(indices[(*u, const(d, i64))], x.shape[d]), index[d])
-                return found
+        def place(u: Expr, *index: Expr) -> tuple[Expr, ...]:
+            number = unflatten(u, outer)
+            return (*(wrapped(indices[(*number, const(d, i64))], x.shape[d]) for d in range(depth)), *index)
 
-            if not prod(outer):
-                return x[index]
-            return self._combine(self.reduction, x[index], tuple(outer), hit, lambda *u: updates[(*u, *index[depth:])])
+        def value(u: Expr, *index: Expr) -> Expr:
+            return updates[(*unflatten(u, outer), *index)]
 
-        return Lowering(value)
+        return _written(x, Updates(prod(outer), x.shape[depth:], place, value, _COMBINE[self.reduction]))
+
+
+def _written(x: Access, updates: Updates) -> Lowering:
+    return Lowering(lambda *index: x[index], updates=updates if 0 not in x.shape else None)
 
 
 def check_scatter(op: Op, x: TensorType, indices: TensorType, updates: TensorType, reduction: str) -> None:

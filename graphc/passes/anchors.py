@@ -1,16 +1,17 @@
 """Which nodes give a kernel its shape: convolutions, gradients of their weights, products and recurrent layers, in the dtypes that their
-kernel families take; and control flow, which is no kernel at all, but whose values lie in memory as those of recurrent layers do."""
+kernel families take; sorting; and control flow, which is no kernel at all, but whose values lie in memory as those of recurrent layers
+do."""
 
 from __future__ import annotations
 
 from graphc.ir.graph import Node
 from graphc.types.dtype import f32, f64
 
-WHOLE = ("recurrent", "control")  # families of several results, that nothing is fused with
+WHOLE = ("recurrent", "sort", "control")  # families of several results, that nothing is fused with
 
 
 def anchor_family(node: Node) -> str:
-    """"conv", "conv-weight", "contract", "recurrent", "control", or "" for a node that is lowered to loops, as empty tensors are."""
+    """"conv", "conv-weight", "contract", one of `WHOLE`, or "" for a node that is lowered to loops, as empty tensors are."""
     if node.op.family in WHOLE:
         return node.op.family
     if node.op.family not in ("conv", "conv-weight", "contract") or node.inputs[0].type.dtype not in (f32, f64):

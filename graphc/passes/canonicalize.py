@@ -1,4 +1,5 @@
-"""canonicalize: one way to write each thing. Nodes that do nothing go; chains of reshapes, transposes and casts become one node."""
+"""canonicalize: one way to write each thing. Nodes that do nothing go; chains of reshapes, transposes and casts become one node, and so
+does a transpose that only moves dims of size 1: it is a reshape."""
 
 from __future__ import annotations
 
@@ -51,6 +52,10 @@ def _transpose(patch: Patch, node: Node) -> Value | None:
         perm = tuple(before.op.perm[i] for i in node.op.perm)
         x = before.inputs[0]
         return x if perm == tuple(range(len(perm))) else patch.add(Transpose(perm), x, like=node)
+    shape = node.inputs[0].type.shape
+    moved = [axis for axis in node.op.perm if shape[axis] != 1]
+    if moved == sorted(moved):  # nothing moves in memory
+        return patch.add(Reshape(node.output.type.shape), node.inputs[0], like=node)
     return None
 
 

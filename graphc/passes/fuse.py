@@ -72,7 +72,7 @@ def fuse_pointwise(graph: Graph, context: Context) -> int:
     limit = MAX_NODES.get()
     count = 0
     for node in reversed(graph.nodes):
-        if len(node.outputs) != 1 or groups.anchored(node) or isinstance(node.op, Concat):
+        if len(node.outputs) != 1 or groups.anchored(node) or node.op.ends_kernel:
             continue
         users = [] if node.output in roots else list(node.output.users)
         if not users or any(len(user.outputs) != 1 or groups.anchored(user) or isinstance(user.op, Concat) for user in users):

@@ -96,7 +96,7 @@ def _has_fixed_layout(x: Value, graph: Graph, groups: dict[Node, list[Node]]) ->
 
 
 def _copy_for_products(patch: Patch) -> None:
-    """Matrix products, recurrent layers and control flow read dense row-major memory."""
+    """Matrix products, recurrent layers, sorting and control flow read dense row-major memory."""
     for node in list(patch.graph.nodes):
         if anchor_family(node) in ("contract", *WHOLE) and any(x.layout != PLAIN for x in node.inputs):
             plain = [_copy(patch, x, node, "unpack") if x.layout != PLAIN else x for x in node.inputs]

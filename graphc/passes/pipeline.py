@@ -22,6 +22,7 @@ from graphc.passes import (
     fuse_depthwise,
     hoist_products,
     layout,
+    look_up_rows,
     order_updates,
     recompute,
     repeat_cheap,
@@ -46,6 +47,7 @@ PORTABLE: tuple[Pass, ...] = (
     Pass("recanonicalize", "what folding left: identities, chains of reshapes", canonicalize.run),
     Pass("trim-loops", "what a loop carries and stacks for nobody, before products are looked for", trim_loops.run),
     Pass("hoist-products", "while a loop's products are nodes of their own, and before equal ones are merged", hoist_products.run),
+    Pass("look-up-rows", "after products have left their loops, and before equal nodes are merged", look_up_rows.run),
     Pass("eliminate-common", "equal nodes once", cse.run),
     Pass("eliminate-dead", "nothing that no output needs", dce.run),
 )

@@ -8,9 +8,10 @@ from math import prod
 
 from graphc.errors import UnsupportedError
 from graphc.ir.graph import Kind, Node, Value
+from graphc.ir.op import Updates
 from graphc.kernel.access import Access, from_function, from_operand
 from graphc.kernel.canonical import canonical
-from graphc.kernel.expr import Expr, arg, const, index, load, minimum, substitute, walk
+from graphc.kernel.expr import Expr, arg, const, index, load, minimum, rebuild, substitute, walk
 from graphc.kernel.index import simplify
 from graphc.kernel.spec import (
     ConvChain,
@@ -22,6 +23,7 @@ from graphc.kernel.spec import (
     Operand,
     PackSpec,
     StoreAt,
+    UpdateSpec,
     WinogradConv,
     WinogradProduct,
 )
@@ -33,17 +35,19 @@ from graphc.schedule.partition import Kernel
 from graphc.schedule.weight_gradient import parts_of
 from graphc.types.dtype import i64
 
-FAMILIES = ("normalise", "reduce", "window", "gather", "sort", "copy", "map")  # a fused kernel is called by the first that occurs
+FAMILIES = ("normalise", "reduce", "window", "gather", "copy", "map")  # a fused kernel is called by the first that occurs
 OperandOf = Callable[[Value], Operand]
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A spec, and the values of its input operands in order. `packed`: the inputs whose weights the back end packs."""
+    """A spec, and the values of its input operands in order. `packed`: the inputs whose weights the back end packs. `then`: the updates of
+    what the spec has stored."""
 
     spec: KernelSpec
     inputs: tuple[Value, ...]
     packed: tuple[int, ...] = ()
+    then: Lowered | None = None
 
 
 def lower(kernel: Kernel, operand_of: OperandOf, placed: frozenset[int] = frozenset()) -> Lowered:
@@ -59,7 +63,8 @@ def lower(kernel: Kernel, operand_of: OperandOf, placed: frozenset[int] = frozen
         lowered = _lower_conv_weight(anchor, operand_of)
     else:
         lowered = _lower_nest(kernel, operand_of, placed)
-    return replace(lowered, spec=canonical(lowered.spec))
+    then = lowered.then and replace(lowered.then, spec=canonical(lowered.then.spec))
+    return replace(lowered, spec=canonical(lowered.spec), then=then)
 
 
 # loops ----------------------------------------------------------------------------------------------------------------------
@@ -84,7 +89,42 @@ def _lower_nest(kernel: Kernel, operand_of: OperandOf, placed: frozenset[int]) -
     nests += _zero_tail(out, slot)
     families = {node.op.family for node in kernel.nodes}
     family = next((name for name in FAMILIES if name in families), "reduce")  # products of integers are loops with a sum
-    return Lowered(NestSpec(family, operands, (out,), tuple(nests)), inputs)
+    lowered = Lowered(NestSpec(family, operands, (out,), tuple(nests)), inputs)
+    if lowering.updates is None:
+        return lowered
+    then = Lowered(_update_spec(lowering.updates, operands, out), inputs) if lowering.updates.count else None
+    return replace(_used(lowered), then=None if then is None else _used(then))
+
+
+def _update_spec(updates: Updates, operands: tuple[Operand, ...], out: Operand) -> UpdateSpec:
+    step, axes = index("u", updates.count), tuple(index(f"i{d}", size) for d, size in enumerate(updates.extents))
+    offset = simplify(out.offset(updates.place(step, *axes)))
+    return UpdateSpec(operands, out, axes, step, StoreAt(len(operands), offset, updates.value(step, *axes)), updates.combine)
+
+
+def _used(lowered: Lowered) -> Lowered:
+    """Without the inputs that nothing is loaded from."""
+    spec = lowered.spec
+    assert isinstance(spec, (NestSpec, UpdateSpec))
+    stores = [spec.store] if isinstance(spec, UpdateSpec) else [store for nest in spec.nests for store in nest.stores]
+    used = sorted({node.attr for store in stores for node in _loads(store.offset, store.value)})
+    slots = {slot: number for number, slot in enumerate((*used, len(spec.inputs)))}
+    inputs = tuple(spec.inputs[slot] for slot in used)
+    moved = [StoreAt(slots[s.slot], _renumbered(s.offset, slots), _renumbered(s.value, slots)) for s in stores]
+    if isinstance(spec, UpdateSpec):
+        made: KernelSpec = replace(spec, inputs=inputs, store=moved[0])
+    else:
+        made = replace(spec, inputs=inputs, nests=tuple(Nest(n.axes, (s,)) for n, s in zip(spec.nests, moved, strict=True)))
+    return replace(lowered, spec=made, inputs=tuple(lowered.inputs[slot] for slot in used))
+
+
+def _renumbered(value: Expr, slots: Mapping[int, int]) -> Expr:
+    """With other numbers of operands."""
+    new: dict[Expr, Expr] = {}
+    for node in walk(value):
+        args = tuple(new[child] for child in node.args)
+        new[node] = load(slots[node.attr], args[0], node.dtype) if node.fn == "load" else rebuild(node, args) if args else node
+    return new[value]
 
 
 def _inline(node: Node, accesses: Mapping[Value, Access]) -> Access:
@@ -291,8 +331,8 @@ class _Epilogue:
         return substitute(substitute(value, replacements), {channel: position})
 
 
-def _loads(value: Expr) -> list[Expr]:
-    return [node for node in walk(value) if node.fn == "load"]
+def _loads(*values: Expr) -> list[Expr]:
+    return [node for node in walk(*values) if node.fn == "load"]
 
 
 def slice_of(parent: Operand, shape: tuple[int, ...]) -> Operand:

@@ -1,6 +1,6 @@
 """memory: which values share memory, and where each buffer lies in the arena.
 
-* A reshape of row-major memory is the same memory.
+* A reshape of row-major memory is the same memory; an output that is one gives its memory to what is reshaped.
 * The parts of a concat over channels are written straight into their slices, where layouts allow.
 * Buffers whose lifetimes do not overlap share addresses: greedy by size, lowest fitting offset (Pisarchyk & Lee, 2020).
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Union
 
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Graph, Node, Value
 from graphc.kernel.spec import Operand
 from graphc.ops.movement import Concat, Reshape
 from graphc.passes.anchors import WHOLE, anchor_family, is_dense
@@ -33,14 +33,15 @@ class Place:
 
 
 class Placement:
-    """Decides the Place of every value that is in memory."""
+    """Decides the Place of every value that is in memory. `whole`: the graph is no sub-graph, whose outputs lie where it is told."""
 
-    def __init__(self, graph: Graph, kernels: Iterable[Kernel]) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, kernels: Iterable[Kernel], whole: bool = True) -> None:
+        self._graph, self._whole = graph, whole
         self._roots = set(graph.roots)
         self._rigid: set[Value] = set()  # slices whose halo must not grow, because a product reads the whole
         self._stored = {value: kernel for kernel in kernels for value in kernel.outputs}
         self._parent: dict[Value, tuple[Value, int]] = {}  # value -> (value that holds it, first channel; -1: same memory)
+        self._aliases: set[Value] = set()
         self._join_concats()
         for value in self._stored:
             self._join_reshape(value)
@@ -48,7 +49,7 @@ class Placement:
 
     def is_alias(self, value: Value) -> bool:
         """A reshape that needs no kernel."""
-        return self._parent.get(value, (value, 0))[1] == -1
+        return value in self._aliases
 
     def is_placed(self, value: Value, holder: Value | None = None) -> bool:
         """Whether the value is written straight into a slice (of `holder`)."""
@@ -77,13 +78,23 @@ class Placement:
 
     def _join_reshape(self, value: Value) -> None:
         (node, *others) = self._stored[value].nodes
-        if others or not isinstance(node.op, Reshape) or value in self._roots:
+        if others or not isinstance(node.op, Reshape):
             return
         source = node.inputs[0]
         if source not in self._stored or source in self._roots or self.is_placed(source) or value.layout != Layout():
             return
-        if _is_row_major(source):
+        if value not in self._roots and _is_row_major(source):
             self._parent[value] = (source, -1)
+        elif value in self._roots and self._is_made_for(source, node, value):
+            self._parent[source] = (value, -1)
+        else:
+            return
+        self._aliases.add(value)
+
+    def _is_made_for(self, source: Value, node: Node, output: Value) -> bool:
+        """Whether nothing but the reshape reads the source, and its kernel may write it where an output lies."""
+        free = self._whole and source not in self._parent and source.layout == Layout() and dict(source.users) == {node: 1}
+        return free and output not in self._graph.updates.values()
 
     def _join_concats(self) -> None:
         concats = [k for k in self._stored.values() if len(k.nodes) == 1 and isinstance(k.nodes[0].op, Concat)]
@@ -126,7 +137,7 @@ class Placement:
 
 
 def _meets_product(value: Value) -> bool:
-    """Matrix products, recurrent layers and control flow read dense rows."""
+    """Matrix products, recurrent layers, sorting and control flow read dense rows."""
     return any(anchor_family(user) in ("contract", *WHOLE) for user in value.users)
 
 

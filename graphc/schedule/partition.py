@@ -11,7 +11,7 @@ from graphc.passes.anchors import WHOLE, anchor_family
 
 @dataclass(frozen=True)
 class Kernel:
-    """Nodes that run as one kernel, operands first, and the values that it stores: one, but for a recurrent layer or control flow."""
+    """Nodes that run as one kernel, operands first, and the values that it stores: one, but for recurrent layers, sorting, control flow."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[Value, ...]

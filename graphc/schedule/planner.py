@@ -15,6 +15,7 @@ from graphc.kernel.choose_chain import banded
 from graphc.kernel.choose_panels import with_panels
 from graphc.kernel.chooser import Chooser, Predicted
 from graphc.kernel.recurrent import RecurrentGradSpec, RecurrentSpec
+from graphc.kernel.sort import SortSpec
 from graphc.kernel.spec import (
     ChainBands,
     ConvChain,
@@ -40,6 +41,7 @@ from graphc.schedule.plan import Plan, Ref, Weight
 from graphc.schedule.recurrent import lower_recurrent, pack_spec
 from graphc.schedule.regions import control_entries
 from graphc.schedule.samples import Sampled, Split, Traffic, best_split, for_samples, traffic_of
+from graphc.schedule.sort import lower_sort
 from graphc.schedule.weight_gradient import sum_spec, winograd_gradient
 from graphc.schedule.winograd import shape_of, winograd_spec
 from graphc.target import Target
@@ -71,12 +73,14 @@ class _Shared:
 
 @dataclass(frozen=True)
 class _Bound:
-    """A value of a sub-graph that lies in memory of the graph around it: `start` bytes behind `outer`, `step` more in each iteration."""
+    """A value of a sub-graph that lies in memory of the graph around it: `start` bytes behind `outer`, `step` more in each iteration.
+    `captured`: it is `outer`, which no iteration changes."""
 
     outer: Value | Temporary
     start: int = 0
     region: Region | None = None
     step: int = 0
+    captured: bool = False
 
 
 class Planner:
@@ -86,7 +90,7 @@ class Planner:
         self.graph, self.around, self._shared = graph, around, shared
         self.plan, self.chooser = shared.plan, shared.chooser
         self.kernels = partition(graph)
-        self.placement = Placement(graph, self.kernels)
+        self.placement = Placement(graph, self.kernels, around is None)
         self._entries: list[Entry] = []
         self._bound: dict[Value, _Bound] = {}
         self._makers = {kernel.output: kernel for kernel in self.kernels if self._feeds_packing(kernel)}
@@ -99,6 +103,10 @@ class Planner:
     def bind(self, value: Value, outer: Value | Temporary, start: int = 0, region: Region | None = None, step: int = 0) -> None:
         """An input or output of a sub-graph has its place in the graph around it."""
         self._bound[value] = _Bound(outer, start, region, step)
+
+    def capture(self, value: Value, outer: Value) -> None:
+        """An input of a sub-graph is a value of the graph around it."""
+        self._bound[value] = _Bound(outer, captured=True)
 
     def bound(self, value: Value) -> Value | Temporary:
         """The memory that a value has been given by `bind`."""
@@ -143,6 +151,9 @@ class Planner:
                 self._entries += self._group_calls(lowered, kernel, group)
             elif isinstance(lowered, Lowered):
                 self._entries += self._calls(lowered, kernel)
+                if lowered.then is not None:
+                    arguments = self._arguments(lowered.then, kernel, lowered.then.spec)
+                    self._entries.append(Call(self, lowered.then.spec, arguments, kernel, part=":updates"))
             elif lowered == CONTROL:
                 self._entries += control_entries(self, kernel)
         return self._entries
@@ -159,6 +170,8 @@ class Planner:
                 yield kernel, CONTROL
             elif family == "recurrent":
                 yield kernel, lower_recurrent(kernel, self.placement.operand, self.plan.target)
+            elif family == "sort":
+                yield kernel, lower_sort(kernel, self.placement.operand)
             else:
                 yield kernel, NOTHING if done else lower(kernel, self.placement.operand, placed)
 
@@ -172,7 +185,8 @@ class Planner:
         traffic: list[Traffic] = []
         count = 0
         for kernel, lowered in found:
-            sampled = for_samples(lowered.spec, self.batch, 1) if isinstance(lowered, Lowered) else None
+            whole = isinstance(lowered, Lowered) and lowered.then is not None  # its updates may reach any sample
+            sampled = for_samples(lowered.spec, self.batch, 1) if isinstance(lowered, Lowered) and not whole else None
             weights = self._weight_bytes(lowered, kernel) if isinstance(lowered, Lowered) else 0
             fits = isinstance(lowered, Lowered) and sampled is not None and self._may_split(lowered, sampled, written)
             if lowered == NOTHING or fits:
@@ -226,6 +240,9 @@ class Planner:
             return [self._chain_call(spec, lowered, kernel)]
         if isinstance(spec, (RecurrentSpec, RecurrentGradSpec)):
             return [self._recurrent(spec, lowered, kernel)]
+        if isinstance(spec, SortSpec):
+            self.plan.scratch_bytes = max(self.plan.scratch_bytes, spec.scratch.nbytes)
+            return [Call(self, spec, [*self._operands(lowered, spec), *kernel.outputs, Ref("scratch", 0)], kernel)]
         if isinstance(spec, MatmulSpec):
             return [self._matmul_call(spec, lowered, kernel)]
         if not isinstance(spec, ConvSpec) or not ALGORITHMS.get(algorithm):
@@ -301,7 +318,7 @@ class Planner:
         """Adds the step that packs run-time weights, unless some convolution of the same order has done so; outside of a loop that captures
         them."""
         bound = self._bound.get(weight)
-        if bound is not None and isinstance(bound.outer, Value) and bound.region is None and self.around is not None:
+        if bound is not None and bound.captured and isinstance(bound.outer, Value) and self.around is not None:
             return self.around._pack(conv, bound.outer)
         made = lower_pack(conv, weight, self._makers.get(weight), self.placement.operand, self.plan.target.lanes(weight.type.dtype))
         assert isinstance(made.spec, PackSpec)

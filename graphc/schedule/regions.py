@@ -60,7 +60,7 @@ class _Loop:
         self.region = Region(self.node.name, True, trips, count, op.limit if op.is_dynamic else 0)
         self.inside.bind(number, self.region.counter)
         for inner, outer in zip(captured, self.node.inputs[op.first_captured :], strict=True):
-            self.inside.bind(inner, outer)
+            self.inside.capture(inner, outer)
         self._bind_elements()
 
     def _bind_elements(self) -> None:
@@ -146,7 +146,7 @@ def _choice(planner: Planner, kernel: Kernel, op: If) -> list[Entry]:
     for body, name in ((op.then_body, "then"), (op.else_body, "else")):
         inside, region = planner.inside(body), Region(f"{node.name}:{name}", False)
         for inner, outer in zip(body.inputs, captured, strict=False):
-            inside.bind(inner, outer)
+            inside.capture(inner, outer)
         captured = captured[len(body.inputs) :]
         for inner, outer in zip(body.outputs, node.outputs, strict=True):
             inside.bind(inner, outer)

@@ -129,9 +129,7 @@ def measure(name: str, given: argparse.Namespace) -> Row:
         _errors(net, contestants, first, given.threads), compiled.program.memory.arena,
     )  # fmt: skip
     if given.kernels:
-        x, y = batch
-        found = mine.step._step.profile(**mine.step._feeds(x, y), **{"train.rate": np.asarray(RATE)}, runs=5)
-        row.steps = slowest_kernels(found, given.kernels)
+        row.steps = slowest_kernels(mine.step.profile(*batch, runs=5), given.kernels)
     return row
 
 

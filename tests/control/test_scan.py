@@ -111,6 +111,21 @@ def test_steps_without_a_sequence() -> None:
     np.testing.assert_array_equal(found["last"], [0, 64, 128])
 
 
+def test_weights_that_are_a_state() -> None:
+    """Packed anew in each step."""
+
+    @graphc.model
+    def net(x: graphc.f32[3, 1, 4, 6, 6], w: graphc.f32[16, 4, 3, 3]):
+        return graphc.scan(lambda w, xt: (w * 2.0, graphc.conv2d(xt, 16, kernel=3, bias=False, weight=w)), x, w, axis=0)
+
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((3, 1, 4, 6, 6), np.float32), rng.standard_normal((16, 4, 3, 3), np.float32)
+    y, last = graphc.compile(net)(x, w)
+    expected, _ = graphc.compile(net, backend="reference")(x, w)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(last, w * 8)
+
+
 def test_convolutional_cell() -> None:
     """What a body computes is blocked, fused and packed as anywhere: against the same steps written out."""
 

@@ -1,4 +1,4 @@
-"""Runs a nest spec through the generator at every machine level and holds it against the numpy model."""
+"""Runs a spec of loops through the generator at every machine level and holds it against the numpy model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from graphc.kernel import nest_model
 from graphc.kernel.access import from_operand
 from graphc.kernel.expr import Expr, index
-from graphc.kernel.spec import Nest, NestSpec, Operand, StoreAt
+from graphc.kernel.spec import Nest, NestSpec, Operand, StoreAt, UpdateSpec
 from graphc.target import named
 from graphc.types.dtype import DType, f32
 from graphc.types.layout import PLAIN, Layout
 from graphc_cpu import elf, host, jit
 from graphc_cpu.emit.ir import module
-from graphc_cpu.kernels.nest import emit_nest
+from graphc_cpu.kernel_code import emit_kernel
 
 Array = np.ndarray[Any, Any]
 LEVELS = ("avx512", "avx2", "sse2")
@@ -64,16 +64,18 @@ def runs(level: str) -> bool:
     return True
 
 
-def object_code(spec: NestSpec, level: str) -> bytes:
+def object_code(spec: NestSpec | UpdateSpec, level: str) -> bytes:
     """The kernel's object, which must need no symbol from outside."""
     target = named(level)
-    code = jit.compile_objects([("k", lambda: module(target.triple, [emit_nest(spec, target, "k")]))], target)["k"]
+    code = jit.compile_objects([("k", lambda: module(target.triple, [emit_kernel(spec, target, "k")]))], target)["k"]
     undefined = elf.symbols(code).undefined
     assert not undefined, undefined
     return code
 
 
-def check(spec: NestSpec, arrays: Sequence[Array] | None = None, tolerance: float = 2e-6, levels: Sequence[str] = LEVELS) -> list[Array]:
+def check(
+    spec: NestSpec | UpdateSpec, arrays: Sequence[Array] | None = None, tolerance: float = 2e-6, levels: Sequence[str] = LEVELS
+) -> list[Array]:  # fmt: skip
     """Every level agrees with the model, and any number of threads gives the same bits. Returns the model's buffers."""
     rng = np.random.default_rng(7)
     given = list(arrays) if arrays is not None else [random_operand(operand, rng) for operand in spec.operands]

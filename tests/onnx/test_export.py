@@ -192,7 +192,7 @@ def test_op(label: str) -> None:
 
 
 # ops that only lowering and gradients make; their graphs are not exported
-_INTERNAL = {"rank", "find_ranks", "resample"}
+_INTERNAL = {"resample"}
 _ELSEWHERE = {"recurrent", "loop", "if"}  # tests/recurrent/test_export.py, tests/control/test_onnx.py
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from graphc.ir.graph import Graph, Value
-from graphc.ir.op import Lowering, Op, Piece
+from graphc.ir.op import Lowering, Op, Piece, Updates
 from graphc.kernel.access import from_operand
 from graphc.kernel.evaluate import evaluate
-from graphc.kernel.expr import Expr, free_indices, index, walk
+from graphc.kernel.expr import Expr, arg, call, const, free_indices, index, walk
 from graphc.kernel.spec import Operand
-from graphc.types.dtype import dtype
+from graphc.types.dtype import dtype, i64
 from graphc.types.tensor import TensorType
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -42,7 +42,22 @@ def run_lowered(op: Op, arrays: Sequence[Array], output: TensorType) -> Array:
     for piece in pieces(lowering, output):
         store(piece, arrays, result, written)
     assert (written == 1).all(), "an output element is not written exactly once"
+    if lowering.updates is not None:
+        update(lowering.updates, arrays, result)
     return result
+
+
+def update(updates: Updates, arrays: Sequence[Array], result: Array) -> None:
+    """One after the other; each may store to a place once only."""
+    for number in range(updates.count):
+        here, written = result.copy(), np.zeros(result.shape, int)
+        u = const(number, i64)
+        piece = Piece(updates.extents, lambda *i, u=u: updates.place(u, *i), lambda *i, u=u: updates.value(u, *i))
+        store(piece, arrays, here, written)
+        assert written.max(initial=0) <= 1, "an update writes an element twice"
+        old, new = (arg(name, dtype(result.dtype)) for name in ("old", "new"))
+        combined = evaluate(call(updates.combine, old, new), {old: result, new: here}) if updates.combine else here
+        result[...] = np.where(written, combined, result)
 
 
 def pieces(lowering: Lowering, output: TensorType) -> tuple[Piece, ...]:

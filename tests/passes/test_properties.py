@@ -23,7 +23,7 @@ DISTINCT = {step.run: step for step in ALL}
 # What random graphs may give nothing to do.
 IDLE = (
     "decompose", "recompute", "scale-weights", "choose-algorithm", "fuse-depthwise", "compress-weights", "order-updates",
-    "capture-constants", "recapture-constants", "trim-loops", "hoist-products",
+    "capture-constants", "recapture-constants", "trim-loops", "hoist-products", "look-up-rows",
 )  # fmt: skip
 
 

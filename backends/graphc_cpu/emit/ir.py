@@ -166,6 +166,26 @@ class Function:
             out.append(self.op(f"phi {result.type} {arms}", result.type))
         return tuple(out)
 
+    def repeat(
+        self, body: Callable[[tuple[Value, ...]], tuple[Value, Sequence[Value]]], carried: Sequence[Value], hint: str = "turn"
+    ) -> tuple[Value, ...]:  # fmt: skip
+        """do (again, carried) = body(carried) while again; returns the carried values after the last turn."""
+        tag = self.fresh(hint)[1:]
+        before = self._block
+        self.do(f"br label %{tag}.body")
+        self.label(f"{tag}.body")
+        position = len(self._lines)
+        inner = tuple(Value(f"%{tag}.c{j}", value.type) for j, value in enumerate(carried))
+        again, results = body(inner)
+        latch = self._block
+        arms = zip(inner, carried, results, strict=True)
+        self._lines[position:position] = [
+            f"  {value.name} = phi {value.type} [ {start.name}, %{before} ], [ {result.name}, %{latch} ]" for value, start, result in arms
+        ]
+        self.do(f"br i1 {again.name}, label %{tag}.body, label %{tag}.end")
+        self.label(f"{tag}.end")
+        return tuple(results)
+
     def branch(self, condition: Value, body: Callable[[], None], hint: str = "if") -> None:
         """Run body where the i1 condition holds."""
         tag = self.fresh(hint)[1:]

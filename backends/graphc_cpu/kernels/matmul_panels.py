@@ -21,10 +21,12 @@ from graphc_cpu.micro.epilogue import check_epilogue
 from graphc_cpu.micro.memory import load_lanes, load_transposed, store_lanes
 from graphc_cpu.micro.outer import OuterTile, Pixels
 from graphc_cpu.micro.shape import Split, tile_cost
+from graphc_cpu.micro.tile import prefetch
 
 _COPY_A, _COPY_B = 1.5, 0.6  # multiply-adds of vectors that take as long as copying an element
 _ITEM = 100.0
 _COPIED_STEPS = 4
+_LINE = 64
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ class _Panels(Matmul):
             x = f.pointer(self.pointer(0, [*group.batch, at_row], spec.a_strides[:-1]), part.first, self.element)
         places, blocks = [r * row_step for r in range(rows.width)], [b * lanes for b in range(columns.width)]
         outer = OuterTile(f, spec.dtype, lanes, places, blocks, [Pixels(part.count, step, columns.width * lanes)])
+        if self.panels.parts > 1:
+            outer.meanwhile = self._fetching(group, part, row, chunk, -(-self.panels.steps // outer.pixels_of_turn))
         sums = self._sums_at(group, row, chunk)
         acc = list(outer.sums(x, self.of_b, self._begin(part, sums, rows.width * columns.width)))
 
@@ -160,6 +164,56 @@ class _Panels(Matmul):
         done = f.op(f"xor i1 {more.name}, true", "i1")
         f.branch(more, lambda: self._keep(acc, sums), hint="keep")
         f.branch(done, end, hint="end")
+
+    # what comes next -------------------------------------------------------------------------------------------------------------
+
+    def _fetching(self, group: _Group, part: _Part, row: Value, chunk: Value, turns: int) -> Callable[[Value], None]:
+        """What each of the turns of a tile's loop has to do: to fetch some of the lines that are copied next, the columns of the next chunk
+        and the rows of the next part, so that copying waits less for the third-level cache (measured: 3 % of a product)."""
+        streams = list(self._next_columns(group, part, row, chunk, turns))
+        if self.panels.copies_a:
+            streams.append(self._next_rows(group, part, row, chunk, turns))
+
+        def turn(number: Value) -> None:
+            for stream in streams:
+                stream.fetch(self.f, number, self.element)
+
+        return turn
+
+    def _next_columns(self, group: _Group, part: _Part, row: Value, chunk: Value, turns: int) -> Iterator[_Stream]:
+        """Of b: each tile of rows fetches its share. Lines of one step, or, where b is turned, of one column, lie together."""
+        f, spec, plan, steps = self.f, self.spec, self.plan, self.panels.steps
+        step, lane = spec.b_strides[-2:]
+        following = f.add(chunk, 1)
+        last = f.op(f"icmp sge i64 {following.name}, {group.last_column.name}", "i1")
+        number = f.op(f"select i1 {last.name}, {group.first_column}, {following}", "i64")
+        first = f.op(f"select i1 {last.name}, {self._following(part)}, {part.first}", "i64")
+        begin = self.pointer(1, [*group.batch, f.mul(start_of(f, number, plan.columns), self.lanes)], (*spec.b_strides[:-2], lane))
+        begin = f.pointer(begin, f.mul(first, step), self.element)
+        width = plan.columns.width * self.lanes
+        count, pitch, together = (width, lane, steps) if step == 1 != lane else (steps, step, width)
+        each = -(-count // (turns * self.groups.rows.width))
+        start = f.mul(f.sub(row, group.first_row), turns * each)
+        for offset in range(0, together, _LINE // spec.dtype.itemsize):
+            yield _Stream(f.pointer(begin, offset, self.element), i64(pitch), start, each, count)
+
+    def _next_rows(self, group: _Group, part: _Part, row: Value, chunk: Value, turns: int) -> _Stream:
+        """Of a: each chunk fetches its share of the steps of its tile. After the last part: again and again what is at hand."""
+        f, spec = self.f, self.spec
+        first = self._following(part)
+        more = f.op(f"icmp sgt i64 {first.name}, {part.first.name}", "i1")
+        begin = self.pointer(0, [*group.batch, start_of(f, row, self.plan.rows)], spec.a_strides[:-1])
+        begin = f.pointer(begin, f.mul(first, spec.a_strides[-1]), self.element)
+        begin = f.op(f"select i1 {more.name}, {begin}, {self.of_b}", "ptr")
+        step = f.op(f"select i1 {more.name}, i64 {spec.a_strides[-1]}, i64 0", "i64")
+        each = -(-self.panels.steps // (turns * self.groups.columns.width))
+        return _Stream(begin, step, f.mul(f.sub(chunk, group.first_column), turns * each), each, self.panels.steps)
+
+    def _following(self, part: _Part) -> Value:
+        """Where the next part begins; after the last one, where this one does."""
+        after = self.f.add(part.first, self.panels.steps)
+        more = self.f.op(f"icmp slt i64 {after.name}, {self.spec.k}", "i1")
+        return self.f.op(f"select i1 {more.name}, {after}, {part.first}", "i64")
 
     def _begin(self, part: _Part, sums: Value, count: int) -> list[Value]:
         """What the accumulators start from: zero in the first part."""
@@ -270,6 +324,25 @@ class _Group:
     last_row: Value
     first_column: Value
     last_column: Value
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """`count` lines, `step` elements from one to the next; each turn of a loop fetches `each`, from line `start` on."""
+
+    begin: Value
+    step: Value
+    start: Value
+    each: int
+    count: int
+
+    def fetch(self, f: Function, turn: Value, element: str) -> None:
+        first = f.add(self.start, f.mul(turn, self.each))
+        for k in range(self.each):
+            line = f.add(first, k)
+            beyond = f.op(f"icmp sgt i64 {line.name}, {self.count - 1}", "i1")
+            line = f.op(f"select i1 {beyond.name}, i64 {self.count - 1}, {line}", "i64")
+            prefetch(f, f.pointer(self.begin, f.op(f"mul i64 {line.name}, {self.step.name}", "i64"), element), 2)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from graphc.types.dtype import f32
 from graphc_cpu.emit.ir import Function, Value, i64
 from graphc_cpu.kernels.nest_emit import Emitter
 from graphc_cpu.kernels.nest_items import emit_items
+from graphc_cpu.kernels.nest_lanes import LaneLoop
 from graphc_cpu.kernels.nest_lower import Frees, Lowering, Store
 from graphc_cpu.kernels.nest_plan import SMALL_WORK, Plan, make_plan
 from graphc_cpu.kernels.nest_prepare import cut_axis, prepare
@@ -162,8 +163,7 @@ class _NestLoops:
 
     def _chunks(self) -> int:
         axis = self._plan.order[int(self._fixed) + self._plan.parallel]
-        blocks = -(-axis.extent // (self._plan.parts * self._plan.lanes(axis)))
-        return -(-blocks // self._plan.chunk)
+        return LaneLoop(self._e, axis, self._plan.lanes(axis), self._plan.parts).chunks(self._plan.chunk)
 
     def _level(self, depth: int, chunk: Value | None = None) -> None:
         order = self._plan.order
@@ -183,7 +183,7 @@ class _NestLoops:
 
     def _loop(self, axis: Expr, roots: Sequence[Expr], body: Callable[[], None], chunk: Value | None) -> None:
         if axis in self._e.lanes_of:
-            self._vector_loop(axis, roots, body, chunk)
+            self._over_lanes(axis, roots, body, chunk)
             return
 
         def turn(counter: Value, _: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -194,41 +194,14 @@ class _NestLoops:
 
         self._f.loop(0, axis.extent, 1, turn, guarded=False)
 
-    # the loop over lanes ----------------------------------------------------------------------------------------------------------
+    def _over_lanes(self, axis: Expr, roots: Sequence[Expr], body: Callable[[], None], chunk: Value | None) -> None:
+        loop = LaneLoop(self._e, axis, self._plan.lanes(axis), self._plan.parts)
 
-    def _vector_loop(self, axis: Expr, roots: Sequence[Expr], body: Callable[[], None], chunk: Value | None) -> None:
-        f, lanes = self._f, self._plan.lanes(axis)
-        parts = min(self._plan.parts, max(1, axis.extent // lanes))
-        block = lanes * parts
-        whole = axis.extent // block
-
-        def turn(base: Value, width: int, valid: tuple[int, ...]) -> tuple[Value, ...]:
-            with self._e.lanes_scope(axis, width, base, valid):
-                self._e.hoist(roots)
-                body()
-            return ()
-
-        def rest() -> None:
-            left = axis.extent - whole * block
-            full, tail = divmod(left, lanes)
-            masked = (tail,) if tail and self._plan.masks else ()
-            if full or masked:
-                turn(i64(whole * block), lanes, (lanes,) * full + masked)
-            if tail and not masked:
-                f.loop(axis.extent - tail, axis.extent, 1, lambda i, _: turn(i, 1, (1,)), guarded=False)
+        def turn() -> None:
+            self._e.hoist(roots)
+            body()
 
         if chunk is None:
-            if whole == 1:
-                turn(i64(0), lanes, (lanes,) * parts)
-            elif whole:
-                f.loop(0, whole * block, block, lambda i, _: turn(i, lanes, (lanes,) * parts), guarded=False)
-            rest()
-            return
-        size = self._plan.chunk * block
-        start = f.mul(chunk, size)
-        stop = f.add(start, size)
-        beyond = f.op(f"icmp sgt i64 {stop.name}, {whole * block}", "i1")
-        stop = f.op(f"select {beyond}, i64 {whole * block}, {stop}", "i64")
-        f.loop(start, stop, block, lambda i, _: turn(i, lanes, (lanes,) * parts))
-        if axis.extent > whole * block:
-            f.branch(f.op(f"icmp eq i64 {chunk.name}, {self._chunks() - 1}", "i1"), rest, hint="rest")
+            loop.whole(turn)
+        else:
+            loop.chunk(chunk, self._plan.chunk, turn)

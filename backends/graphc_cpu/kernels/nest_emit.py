@@ -308,18 +308,25 @@ class Emitter:
         rows = [loaded[place] for place in places]
         return rows + [rows[-1]] * (lanes - valid)
 
-    def store(self, store: Store) -> None:
-        """Store the value at the place; everything below is emitted already."""
+    def store(self, store: Store, combine: str = "") -> None:
+        """Store the value at the place, combined with what is there by a primitive; everything below is emitted already."""
         dtype, lanes = self._dtypes[store.slot], self.context.lanes
         values = self.spread_value(store.value)
         start = self._address(store.slot, store.rest, store.constant, store.coefficient)
         if store.offset is not None:
             for value, offsets, valid in zip(values, self.value(store.offset), self.context.valid, strict=True):
+                if combine:
+                    value = self._combined(combine, self.memory.gather(start, offsets, dtype, lanes), value, dtype)
                 self.memory.scatter(value, start, offsets, dtype, lanes, valid)
             return
         for part, (value, valid) in enumerate(zip(values, self.context.valid, strict=True)):
             place = self._step(start, part, store.coefficient, store.slot)
+            if combine:
+                value = self._combined(combine, self.memory.load(place, dtype, lanes, valid, store.coefficient), value, dtype)
             self.memory.store(value, place, dtype, lanes, valid, store.coefficient)
+
+    def _combined(self, combine: str, old: Value, value: Value, dtype: DType) -> Value:
+        return emit_primitive(self.f, combine, dtype, dtype, self.context.lanes, [old, value], self.target)
 
 
 def is_rsqrt(node: Expr) -> bool:

@@ -73,8 +73,8 @@ def _reduction(node: Expr, lanes: int, simplifier: Simplifier) -> Expr:
     pieces = split_axes(Nest(tuple(axes), (StoreAt(0, const(0, i64), simplifier.simplify(body)),)), lanes)
     total: Expr | None = None
     for piece in pieces:
-        merged, kept = _merge((piece.stores[0].value,), piece.axes, simplifier)
-        part = Expr("reduce", node.dtype, (merged[0], *kept), node.attr) if kept else merged[0]
+        together, kept = merged((piece.stores[0].value,), piece.axes, simplifier)
+        part = Expr("reduce", node.dtype, (together[0], *kept), node.attr) if kept else together[0]
         total = part if total is None else call(COMBINE[node.attr], total, part)
     assert total is not None
     return total
@@ -117,7 +117,7 @@ def _unrolled(combiner: str, body: Expr, axes: Sequence[Expr], simplifier: Simpl
 def merge_axes(nest: Nest, simplifier: Simplifier) -> Nest:
     """Axes that only ever occur as outer * extent(inner) + inner become one loop."""
     roots = [root for store in nest.stores for root in (store.offset, store.value)]
-    roots, axes = _merge(roots, nest.axes, simplifier)
+    roots, axes = merged(roots, nest.axes, simplifier)
     stores = tuple(StoreAt(s.slot, roots[2 * k], roots[2 * k + 1]) for k, s in enumerate(nest.stores))
     return Nest(tuple(axes), stores)
 
@@ -126,18 +126,19 @@ class _NotMergeableError(Exception):
     pass
 
 
-def _merge(roots: Sequence[Expr], axes: Sequence[Expr], simplifier: Simplifier) -> tuple[list[Expr], list[Expr]]:
+def merged(roots: Sequence[Expr], axes: Sequence[Expr], simplifier: Simplifier) -> tuple[list[Expr], list[Expr]]:
+    """The roots and the axes that are left when those of `axes` that only occur together have become one."""
     exprs, left = list(roots), list(axes)
     again = True
     while again:
         again = False
         for outer, inner in _candidates(exprs, left, simplifier):
-            merged = index(f"{outer.attr[0]}.{inner.attr[0]}", outer.extent * inner.extent)
+            both = index(f"{outer.attr[0]}.{inner.attr[0]}", outer.extent * inner.extent)
             try:
-                exprs = _Merge(outer, inner, merged, simplifier).rewrite(exprs)
+                exprs = _Merge(outer, inner, both, simplifier).rewrite(exprs)
             except _NotMergeableError:
                 continue
-            left[left.index(outer)] = merged
+            left[left.index(outer)] = both
             left.remove(inner)
             again = True
             break

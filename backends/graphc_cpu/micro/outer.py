@@ -8,7 +8,7 @@ visited in order, so that cutting them into bands changes no bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Union
@@ -34,12 +34,13 @@ class Pixels:
 
 class OuterTile:
     """Emits one tile. `rows`, `blocks`: elements from the pointers to each row in x, and to each block in g; `unroll`: the most pixels at
-    a time."""
+    a time. `meanwhile`: done at the beginning of each turn of the innermost loop, whose number it is given."""
 
     def __init__(
         self, f: Function, dtype: DType, lanes: int, rows: Sequence[int], blocks: Sequence[int], pixels: Sequence[Pixels],
         unroll: int = MAX_UNROLL,
     ) -> None:  # fmt: skip
+        self.meanwhile: Callable[[Value], None] | None = None
         self.f, self.dtype, self.lanes, self.unroll = f, dtype, lanes, unroll
         self.rows, self.blocks, self.pixels = tuple(rows), tuple(blocks), tuple(pixels)
         self.element = scalar_type(dtype)
@@ -71,11 +72,13 @@ class OuterTile:
     def _line(self, x: Value, g: Value, acc: Sequence[Value], dim: Pixels) -> Sequence[Value]:
         if not isinstance(dim.count, int):
             return self._long_line(x, g, acc, dim, dim.count)
-        unroll = even_unroll(dim.count, max(1, min(self.unroll, BODY_FMAS // (len(self.rows) * len(self.blocks)))))
+        unroll = even_unroll(dim.count, self._widest())
         turns, rest = divmod(dim.count, unroll)
         if turns > 1:
 
-            def turn(_: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
+            def turn(number: Value, carried: tuple[Value, ...]) -> Sequence[Value]:
+                if self.meanwhile is not None:
+                    self.meanwhile(number)
                 at_x, at_g, *sums = self._opaque(carried)
                 return (self._at(at_x, unroll * dim.x), self._at(at_g, unroll * dim.g), *self._body(at_x, at_g, sums, dim, unroll))
 
@@ -87,11 +90,13 @@ class OuterTile:
 
     def _long_line(self, x: Value, g: Value, acc: Sequence[Value], dim: Pixels, count: Value) -> Sequence[Value]:
         """A line of at least one pixel: whole unrolled bodies, then one by one."""
-        f, unroll = self.f, self._most()
+        f, unroll = self.f, self.pixels_of_turn
         whole = f.op(f"and i64 {count.name}, {-unroll}", "i64")
         for start, stop, step in ((i64(0), whole, unroll), (whole, count, 1)):
 
-            def turn(_: Value, carried: tuple[Value, ...], step: int = step) -> Sequence[Value]:
+            def turn(pixel: Value, carried: tuple[Value, ...], step: int = step) -> Sequence[Value]:
+                if self.meanwhile is not None and step == unroll:
+                    self.meanwhile(f.op(f"udiv i64 {pixel.name}, {unroll}", "i64"))
                 at_x, at_g, *sums = self._opaque(carried)
                 return (self._at(at_x, step * dim.x), self._at(at_g, step * dim.g), *self._body(at_x, at_g, sums, dim, step))
 
@@ -103,10 +108,14 @@ class OuterTile:
         to a second, and finds none that is faster."""
         return [*(self.f.op(f"freeze ptr {pointer.name}", "ptr") for pointer in carried[:2]), *carried[2:]]
 
-    def _most(self) -> int:
-        """Pixels of an unrolled body: a power of two."""
-        most = max(1, min(self.unroll, BODY_FMAS // (len(self.rows) * len(self.blocks))))
-        return 1 << (most.bit_length() - 1)
+    @property
+    def pixels_of_turn(self) -> int:
+        """Of the innermost loop, where its count is known only when it runs: a power of two."""
+        return 1 << (self._widest().bit_length() - 1)
+
+    def _widest(self) -> int:
+        """The most pixels of an unrolled body."""
+        return max(1, min(self.unroll, BODY_FMAS // (len(self.rows) * len(self.blocks))))
 
     def _body(self, x: Value, g: Value, acc: Sequence[Value], dim: Pixels, count: int) -> list[Value]:
         """`count` pixels, unrolled."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from graphc.ops.gather import Gather, GatherElements, GatherND, OneHot, Trilu
 from graphc.ops.scatter import ScatterElements, ScatterND
-from graphc.ops.sort import FindRanks, Rank, TopK
-from graphc.types.dtype import DType, bool_, f16, f32, f64, i8, i32, i64, u8
+from graphc.ops.sort import TopK
+from graphc.types.dtype import DType, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from ops.oracles import by_onnx, by_ort
 from ops.sample import Array, Data, Sample
 
@@ -157,30 +157,45 @@ def _scatter(reduction: str) -> Any:
     return expected
 
 
+def _first(x: Array, k: int, axis: int, largest: bool) -> tuple[Array, Array]:
+    """By Python's stable sort of exact numbers, NaN beyond infinity."""
+
+    def order(row: Array) -> list[int]:
+        keys = [(element != element, 0 if element != element else element) for element in row.tolist()]
+        return sorted(range(len(keys)), key=keys.__getitem__) if not largest else _backwards(keys)
+
+    rows = np.moveaxis(x, axis, -1)
+    places = np.array([order(row)[:k] for row in rows.reshape(-1, x.shape[axis])], np.int64).reshape(*rows.shape[:-1], k)
+    places = np.moveaxis(places, -1, axis)
+    return np.take_along_axis(x, places, axis), places
+
+
+def _backwards(keys: list[Any]) -> list[int]:
+    return sorted(range(len(keys) - 1, -1, -1), key=keys.__getitem__)[::-1]
+
+
+def _sort(label: str, op: TopK, x: Data | Array, symbolic: tuple[str, ...] = ()) -> Sample:
+    return Sample(f"{label}, largest {op.largest}", op, (x,), lambda x: _first(x, op.k, op.axis, op.largest), symbolic)
+
+
 def _sorts() -> list[Sample]:
     found = []
-    special = np.array([[1, NAN, -INF, INF, 1], [NAN, 0, NAN, -0.0, 2]], np.float32)
+    special = np.array([[1, NAN, -INF, INF, 1, -NAN], [NAN, 0, NAN, -0.0, 2, 0]], np.float32)
+    ties = np.array([3, 1, 3, 2, 1, 3], np.int64)
     for largest in (True, False):
         for axis, k in ((0, 2), (1, 3), (2, 1), (2, 7)):
             oracle = by_ort("TopK", axis=axis, largest=int(largest), extra=(np.array([k]),), outputs=2)
-            found.append(Sample(f"{k} of axis {axis}, largest {largest}", TopK(k, axis, largest), (Data((3, 5, 7)),), oracle, lowers=False))
-        ties = (np.array([3, 1, 3, 2, 1, 3], np.int64),)
+            found.append(Sample(f"{k} of axis {axis}, largest {largest}", TopK(k, axis, largest), (Data((3, 5, 7)),), oracle))
         oracle = by_onnx("TopK", axis=0, largest=int(largest), extra=(np.array([5]),), outputs=2)
-        found.append(Sample(f"ties, largest {largest}", TopK(5, 0, largest), ties, oracle, ("N",), lowers=False))
-        key = np.array([[1, 1e39, -INF, 1e38, 1], [1e39, 0, 1e39, 0, 2]])
-        order = np.argsort(-key, kind="stable")
-        if not largest:
-            order = np.argsort(key, kind="stable")
-        ranks = np.argsort(order, axis=1)
-        found.append(Sample(f"special, largest {largest}", Rank(1, largest), (special,), lambda x, r=ranks: r, ("N,5",)))
-    found += [
-        Sample("k 0", TopK(0, 0), (Data((3,)),), lambda x: (x[:0], np.zeros(0, np.int64)), lowers=False),
-        Sample("ranks", FindRanks(2, 1), (np.array([[2, 0, 1], [0, 1, 2]]),), lambda r: np.array([[1, 2], [0, 1]]), ("N,3",)),
-        Sample("ranks of a column", FindRanks(3, 0), (np.array([[2], [0], [1]]),), lambda r: np.array([[1], [2], [0]])),
-    ]
-    for d in (i8, u8, i32, f16, f32, f64):
-        found.append(Sample(str(d), Rank(0), (Data((9,), d, -9, 9),), lambda x: np.argsort(np.argsort(-x.astype(float), kind="stable"))))
-    return found
+        found.append(Sample(f"ties, largest {largest}", TopK(5, 0, largest), (ties,), oracle, ("N",)))
+        found += [
+            *(_sort(f"special, {k}", TopK(k, 1, largest), special, ("N,6",)) for k in (1, 3, 6)),
+            *(_sort(f"{k} of many", TopK(k, 1, largest), Data((3, 700), f32, -2e3, 2e3)) for k in (2, 40, 350, 700)),
+            *(_sort(f"{k} of many, equals", TopK(k, 1, largest), Data((2, 500), i32, -9, 9)) for k in (30, 500)),
+            _sort("one element", TopK(1, 0, largest), Data((1,)), ("N",)),
+        ]
+        found += [_sort(str(d), TopK(5, 0, largest), Data((9,), d, -9, 9)) for d in (i8, i16, i32, i64, u8, u16, u32, u64, f16, f32, f64)]
+    return [*found, Sample("k 0", TopK(0, 0), (Data((3,)),), lambda x: (x[:0], np.zeros(0, np.int64)))]
 
 
 SAMPLES = [*_gathers(), *_gather_elements(), *_gather_nd(), *_one_hots(), *_trilus(), *_scatters(), *_sorts()]

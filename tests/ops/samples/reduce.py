@@ -151,6 +151,11 @@ def _cumsum_samples() -> list[Sample]:
                 label = f"axis {axis}, exclusive {exclusive}, reverse {reverse}"
                 oracle = by_ort("CumSum", extra=(np.array(axis),), exclusive=int(exclusive), reverse=int(reverse), opset=14)
                 found.append(Sample(label, CumSum(axis, exclusive, reverse), (Data((3, 5, 7)),), oracle, ("N,5,W",)))
+                oracle = by_onnx("CumSum", extra=(np.array(axis),), exclusive=int(exclusive), reverse=int(reverse), opset=14)
+                size = tuple(300 + 40 * axis if axis == other else 2 for other in range(3))
+                found.append(Sample(f"long {label}", CumSum(axis, exclusive, reverse), (Data(size, f64),), oracle))
+    found.append(Sample("longer", CumSum(1), (Data((2, 5000)),), lambda x: np.cumsum(x.astype(float), 1).astype(x.dtype), atol=2e-5))
+    found.append(Sample("longer i8", CumSum(0), (Data((4096,), i8, -9, 9),), lambda x: np.cumsum(x, dtype=x.dtype)))
     dtypes: tuple[DType, ...] = (i32, i64, f64)
     found.extend(Sample(str(d), CumSum(1), (Data((2, 9), d, -9, 9),), lambda x: np.cumsum(x, 1, dtype=x.dtype)) for d in dtypes)
     found.append(Sample("f16", CumSum(0), (Data((9,), f16),), lambda x: np.cumsum(x.astype(np.float32)).astype(np.float16), rtol=1e-3))

@@ -14,7 +14,7 @@ from graphc.ops.interleave import Interleave
 from graphc.ops.norm_training import BatchNormTraining
 from graphc.ops.pool import AvgPool
 from graphc.ops.pool_spread import PoolSpread
-from graphc.ops.random import Dropout, RandomBits
+from graphc.ops.random import Dropout, RandomBits, RandomBitsAt
 from graphc.types.dtype import DType, f16, f32, f64
 from ops.sample import Array, Data, Sample
 
@@ -65,6 +65,9 @@ def _random() -> list[Sample]:
         inputs = (np.array(seed, np.uint64), np.array(step, np.uint64))
         expected = _philox(seed, step, stream, shape)
         found.append(Sample(f"seed {seed}", RandomBits(shape, stream), inputs, lambda *_, expected=expected: expected))
+        places = np.array([[5, 0], [2, 5]]) % expected.size
+        some = expected.reshape(-1)[places]
+        found.append(Sample(f"some, seed {seed}", RandomBitsAt(stream), (places, *inputs), lambda *_, some=some: some, ("N,2", "", "")))
     return found
 
 
