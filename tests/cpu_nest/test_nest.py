@@ -12,7 +12,7 @@ from graphc.kernel.canonical import canonical
 from graphc.kernel.expr import arg, call, cast, index, load, reduce
 from graphc.kernel.spec import Nest, NestSpec, StoreAt
 from graphc.target import TARGETS, named
-from graphc.types.dtype import f32, f64, i32, i64
+from graphc.types.dtype import DType, f32, f64, i16, i32, i64, u8
 from graphc_cpu import jit
 from graphc_cpu.emit.ir import module
 from graphc_cpu.kernels.nest import emit_nest
@@ -73,6 +73,22 @@ def _guarded(elements: int, page: int, at_end: bool) -> np.ndarray:
         assert libc.mprotect(ctypes.c_void_p(guard), page, 0) == 0
     start = page + (pages * page - elements * 4 if at_end else 0)
     return np.frombuffer(memory, np.float32, elements, start)
+
+
+@pytest.mark.parametrize(("of", "to"), [(i32, u8), (i32, i16), (i16, u8), (i64, f64)], ids=str)
+@pytest.mark.parametrize("size", [9, 17, 33])
+def test_a_single_last_lane_is_stored_alone(size: int, of: DType, to: DType) -> None:
+    """Under a mask it would be stored in the width that it had before the cast."""
+    spec = over_output([tensor(size, dtype=of)], tensor(size, dtype=to), lambda x: lambda i: cast(x(i), to))
+    check(spec, [np.arange(1, size + 1, dtype=of.numpy), np.full(size + 8, 77, to.numpy)])
+
+
+@pytest.mark.parametrize(("of", "to"), [(i64, f64), (f64, i64), (f64, i32), (i32, f32), (i32, u8)], ids=str)
+@pytest.mark.parametrize("shape", [(9, 10), (17, 18), (25, 7)], ids=str)
+def test_a_last_column_is_transposed_and_converted(shape: tuple[int, int], of: DType, to: DType) -> None:
+    n, m = shape
+    spec = over_output([tensor(n, m, dtype=of)], tensor(m, n, dtype=to), lambda x: lambda i, j: cast(x(j, i), to))
+    check(spec, [(np.arange(n * m) % 120).astype(of.numpy), np.full(n * m + 8, 77, to.numpy)])
 
 
 def test_long_sums_are_accurate() -> None:

@@ -298,15 +298,25 @@ class Emitter:
 
     def tile_rows(self, node: Expr, q: Value, valid: int, count: int) -> list[Value]:
         """A row of `count` elements along q for each of the `valid` lanes of a tile load; the last row stands in for missing ones."""
-        slot, constant, coefficient, offsets = node.attr
-        element, lanes = memory_type(node.dtype), self.context.lanes
-        start = self.f.pointer(self._address(slot, node.args[0], constant, coefficient), q, element)
+        *_, coefficient, offsets = node.attr
+        element, lanes, start = memory_type(node.dtype), self.context.lanes, self._tile_start(node, q)
         places = [offsets[lane] if offsets else lane * coefficient for lane in range(valid)]
         loaded = {
             place: self.memory.load(self.f.pointer(start, place, element), node.dtype, lanes, count, 1) for place in dict.fromkeys(places)
         }  # fmt: skip
         rows = [loaded[place] for place in places]
         return rows + [rows[-1]] * (lanes - valid)
+
+    def tile_row(self, node: Expr, q: Value, count: int) -> list[Value]:
+        """The `count` elements along q of a tile load's first row, each in all lanes."""
+        element, offsets = memory_type(node.dtype), node.attr[-1]
+        start = self.f.pointer(self._tile_start(node, q), offsets[0] if offsets else 0, element)
+        scalars = [self.memory.load(self.f.pointer(start, j, element), node.dtype, 1, 1, 0) for j in range(count)]
+        return [splat(self.f, scalar, self.context.lanes) for scalar in scalars]
+
+    def _tile_start(self, node: Expr, q: Value) -> Value:
+        slot, constant, coefficient, _ = node.attr
+        return self.f.pointer(self._address(slot, node.args[0], constant, coefficient), q, memory_type(node.dtype))
 
     def store(self, store: Store, combine: str = "") -> None:
         """Store the value at the place, combined with what is there by a primitive; everything below is emitted already."""

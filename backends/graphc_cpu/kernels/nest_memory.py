@@ -123,8 +123,8 @@ class Memory:
         return value if width == lanes else self.shuffle(value, value, [min(lane, width - 1) for lane in range(lanes)])
 
     def store(self, value: Value, pointer: Value, dtype: DType, lanes: int, valid: int, stride: int) -> None:
-        """Lane l to pointer + stride * l elements, for the first `valid` lanes."""
-        if lanes > 1 and stride != 1:
+        """Lane l to pointer + stride * l elements, for the first `valid` lanes (a single one without a mask, see `store_lanes`)."""
+        if lanes > 1 and (stride != 1 or valid == 1):
             places = [Value(str(lane * stride), "i64") for lane in range(valid)]
             self._scatter(value, pointer, places, dtype, lanes)
             return

@@ -88,7 +88,7 @@ class TileLoops:
             roots = [root for store in self.tiled for root in store.roots]
             e.hoist(roots)
             loads = [node for node in walk(*roots) if node.fn == "tload"]
-            tiles = {node: transpose(e.memory, e.tile_rows(node, q, valid, count), node.dtype.itemsize) for node in loads}
+            tiles = {node: self._columns(node, q, valid, count) for node in loads}
             for turn in range(count):
                 with e.scope({self.q: e.f.add(q, turn)}):
                     for node, columns in tiles.items():
@@ -96,6 +96,11 @@ class TileLoops:
                     e.hoist(roots)
                     for store in self.tiled:
                         e.store(store)
+
+    def _columns(self, node: Expr, q: Value, valid: int, count: int) -> list[Value]:
+        """One row is not transposed: LLVM 22 stores wrong lanes of a vector that is shuffled with itself and converted."""
+        e = self.emitter
+        return e.tile_row(node, q, count) if valid == 1 else transpose(e.memory, e.tile_rows(node, q, valid, count), node.dtype.itemsize)
 
     def _column(self, v: Value, q: Value, count: int) -> tuple[Value, ...]:
         """One value of v, without lanes."""

@@ -61,12 +61,13 @@ def load_scalar(f: Function, pointer: Value, dtype: DType) -> Value:
 
 
 def store_lanes(f: Function, value: Value, pointer: Value, dtype: DType, lanes: int, stride: int, valid: int) -> None:
-    """The first `valid` lanes to pointer + lane * stride (elements)."""
+    """The first `valid` lanes to pointer + lane * stride (elements). A single one is stored without a mask: LLVM 22 stores it in the width
+    that it had before a conversion."""
     value = _to_memory(f, value, dtype, lanes)
     element = memory_type(dtype)
     if lanes == 1 or (stride == 1 and valid == lanes):
         f.store(value, pointer, dtype.itemsize)
-    elif stride == 1:
+    elif stride == 1 and valid > 1:
         name = f"llvm.masked.store.{intrinsic_suffix(element, lanes)}.p0"
         f.declare(f"declare void @{name}({value.type}, ptr, <{lanes} x i1>)")
         f.do(f"call void @{name}({value}, ptr align {dtype.itemsize} {pointer.name}, {mask_literal(lanes, valid)})")
