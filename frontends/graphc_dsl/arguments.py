@@ -22,6 +22,13 @@ def whole(value: object, what: str, least: int = 0) -> int:
     return int(value)
 
 
+def number(value: object, what: str) -> float:
+    """A float, or an AttributeValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise AttributeValueError(f"{what} is {value!r}", hint="a number")
+    return float(value)
+
+
 def per_dim(value: Sizes, spatial: int, what: str, least: int = 1) -> tuple[int, ...]:
     """One int for each of the spatial dims."""
     if isinstance(value, Sequence):

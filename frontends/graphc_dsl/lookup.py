@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphc.errors import AttributeValueError
+from graphc.ir.graph import Array
 from graphc.ops.gather import Gather, GatherElements, GatherND, OneHot
 from graphc.ops.scatter import ScatterElements, ScatterND
 from graphc.types.dtype import DType, f32
@@ -20,8 +22,19 @@ if TYPE_CHECKING:
 def gather(x: Tensor, indices: Tensor | Sequence[int], axis: int = 0, name: str = "") -> Tensor:
     """x at integer positions along one axis; negative ones count from the end, those outside are clamped. np.take."""
     with Building("gather", name, x) as new:
-        at = new.value(np.asarray(indices, dtype=np.int64) if isinstance(indices, Sequence) else indices)
+        at = new.value(_positions(indices) if isinstance(indices, Sequence) else indices)
         return new.tensor(new.add(Gather(axis_of(axis, x.ndim)), new.value(x), at))
+
+
+def _positions(listed: Sequence[int]) -> Array:
+    """i64. Raises AttributeValueError for what is no list of whole numbers."""
+    try:
+        found = np.asarray(listed)
+    except ValueError as error:  # ragged
+        raise AttributeValueError(f"the indices are {listed!r}", hint="lists of equal lengths") from error
+    if found.size and found.dtype.kind not in "iu":
+        raise AttributeValueError(f"the indices are {listed!r}", hint="whole numbers")
+    return found.astype(np.int64)
 
 
 def gather_elements(x: Tensor, indices: Tensor, axis: int, name: str = "") -> Tensor:

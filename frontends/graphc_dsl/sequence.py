@@ -14,7 +14,7 @@ from graphc.ops.reduce import CumSum
 from graphc.ops.sampling import Sample
 from graphc.types.dtype import DType, bool_, i64, u64
 from graphc.types.shape import Dim, DimLike
-from graphc_dsl.arguments import whole
+from graphc_dsl.arguments import number, whole
 from graphc_dsl.trace import Building
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def sample(
     """
     with Building("sample", name, logits, seed, step) as new:
         earlier = sum(isinstance(node.op, Sample) for node in new.builder.graph.nodes)
-        op_ = Sample(float(temperature), whole(top_k, "top_k"), float(top_p), earlier)
+        op_ = Sample(number(temperature, "temperature"), whole(top_k, "top_k"), number(top_p, "top_p"), earlier)
         return new.tensor(new.add(op_, new.value(logits), *_in_loops(new, new.value(seed, u64), new.value(step, u64))))
 
 
