@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cpu_nest.harness import check, object_code, output_nest, over_output, runs, tensor
+import graphc
+from cpu_nest.harness import LEVELS, check, object_code, output_nest, over_output, runs, tensor
 from cpu_nest.samples import SAMPLES, lanes_sample
 from graphc.errors import VerifyError
+from graphc.ir.builder import Builder
 from graphc.kernel.canonical import canonical
 from graphc.kernel.expr import arg, call, cast, index, load, reduce
 from graphc.kernel.spec import Nest, NestSpec, StoreAt
+from graphc.ops.gather import Gather
+from graphc.ops.movement import Pad, Reshape
+from graphc.ops.pointwise import Cast
 from graphc.target import TARGETS, named
-from graphc.types.dtype import DType, f32, f64, i16, i32, i64, u8
+from graphc.types.dtype import DType, bool_, f32, f64, i16, i32, i64, u8
 from graphc_cpu import jit
 from graphc_cpu.emit.ir import module
 from graphc_cpu.kernels.nest import emit_nest
@@ -89,6 +94,19 @@ def test_a_last_column_is_transposed_and_converted(shape: tuple[int, int], of: D
     n, m = shape
     spec = over_output([tensor(n, m, dtype=of)], tensor(m, n, dtype=to), lambda x: lambda i, j: cast(x(j, i), to))
     check(spec, [(np.arange(n * m) % 120).astype(of.numpy), np.full(n * m + 8, 77, to.numpy)])
+
+
+def test_the_only_lane_of_a_part_is_read_from_a_fixed_place() -> None:
+    """The last column of padding, whose place in the padded rows behind it is a quotient."""
+    builder = Builder()
+    x = builder.input("x", i16, (9, 15))
+    rows = builder.add(Reshape((18, 10)), builder.add(Pad((1, 2), (0, 1)), x))
+    row = builder.add(Cast(bool_), builder.add(Gather(0), rows, builder.constant([3], i64)))
+    builder.graph.set_outputs({"y": builder.add(Pad((0, 0), (2, 1)), row)})
+    array = np.arange(135, dtype=np.int16).reshape(9, 15) % 3
+    wanted = np.pad(np.pad(array, ((1, 0), (2, 1))).reshape(18, 10)[3:4] != 0, ((0, 2), (0, 1)))
+    for level in filter(runs, LEVELS):
+        np.testing.assert_array_equal(graphc.compile(builder.graph, target=level)(array), wanted)
 
 
 def test_long_sums_are_accurate() -> None:

@@ -65,6 +65,8 @@ class Memory:
 
     def load_places(self, pointer: Value, offsets: Sequence[int], dtype: DType, lanes: int, masks: bool) -> Value:
         """Lane l from pointer + offsets[l] elements; the last one repeats. Neighbours are loaded together and shuffled."""
+        if lanes == 1:
+            return self.load(self._f.pointer(pointer, offsets[0], memory_type(dtype)), dtype, 1, 1, 0)
         places = [*offsets, *([offsets[-1]] * (lanes - len(offsets)))]
         pieces = pieces_of(places, lanes)
         exact = all(piece.width == piece.span for piece in pieces)
