@@ -118,7 +118,6 @@ class GraphcRep(BackendRep):
                 if not further:
                     raise
                 self.bound += further
-
             except ShapeError:
                 if self.fixed:
                     raise

@@ -88,10 +88,6 @@ class Epilogue:
     acc: Expr
     value: Expr
 
-    @property
-    def is_identity(self) -> bool:
-        return self.value is self.acc
-
 
 @dataclass(frozen=True)
 class ConvSpec:
