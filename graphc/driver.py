@@ -33,7 +33,7 @@ def compile(
     accuracy: str = "default", backend: str = "cpu", weights: str = "float32", tune: bool = False, state: Mapping[str, str] | None = None,
     shapes: Mapping[str, Any] | None = None,
 ) -> Executable:  # fmt: skip
-    """Compile a model: a path to an ONNX file, a Graph, or a DSL model.
+    """Compile a model: an ONNX model as the path to its file, its bytes or an onnx.ModelProto, a Graph, or a DSL model.
 
     target: "host", a machine level ("avx512", "avx2", "sse2", "neon") or a Target. threads: None means one per usable core.
     dims: sizes of symbolic dims; dims left symbolic are compiled for at the first call that brings them. accuracy: "default", or "exact"
@@ -126,17 +126,23 @@ def as_graph(model: Any, dims: Mapping[str, int] | None = None, shapes: Mapping[
     Raises InputError for a name in `dims` that is no symbolic dim of the model, or for `shapes` of what is no file, UnsupportedError for
     what is no model.
     """
-    if isinstance(model, (str, os.PathLike)):
-        loaded: Graph = import_module("graphc_onnx").load_onnx(Path(model), dims=dims, shapes=shapes)  # by name: imports only go down
+    if _is_onnx(model):
+        given = Path(model) if isinstance(model, str) else model
+        loaded: Graph = import_module("graphc_onnx").load_onnx(given, dims=dims, shapes=shapes)  # by name: imports only go down
         return loaded
     if shapes:
-        raise InputError("shapes are given when an ONNX file is read, and this model is none", hint="graphc.load_onnx(..., shapes=...)")
+        raise InputError("shapes are given when an ONNX model is read, and this model is none", hint="graphc.load_onnx(..., shapes=...)")
     graph = model if isinstance(model, Graph) else getattr(model, "graph", None)
     if callable(graph) and not isinstance(model, type):
         graph = graph()
     if isinstance(graph, Graph):
         return graph.bind(check_sizes(dims or {}, graph.symbols))
-    raise UnsupportedError(f"cannot compile a {type(model).__name__}", hint="a path to an ONNX file, a graphc.Graph, or a @graphc.model")
+    raise UnsupportedError(f"cannot compile a {type(model).__name__}", hint="an ONNX model, a graphc.Graph, or a @graphc.model")
+
+
+def _is_onnx(model: Any) -> bool:
+    """A path, the bytes of a file, or an onnx.ModelProto."""
+    return isinstance(model, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(model, "SerializeToString")
 
 
 def check_options(threads: object, accuracy: object) -> None:

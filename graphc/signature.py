@@ -148,4 +148,4 @@ def _array(name: str, wanted: TensorType, given: Any) -> Array:
         raise InputError(f"input {name!r} has dtype {array.dtype}, the model takes {wanted}", hint=f"x.astype(np.{wanted.dtype.name})")
     if array.ndim != wanted.rank:
         raise InputError(f"input {name!r} has shape {array.shape}, the model takes {wanted}")
-    return np.ascontiguousarray(array).reshape(array.shape)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from ctypes import addressof, c_char
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -105,6 +106,14 @@ class _Patch(NamedTuple):
     offset: int
 
 
+def _address(array: Array) -> int:
+    """Of the first element; a quarter of the time of `array.ctypes.data` for what is writable and not empty."""
+    try:
+        return addressof(c_char.from_buffer(array.data))
+    except (TypeError, ValueError):
+        return array.ctypes.data
+
+
 def _spec_text(spec: KernelSpec) -> str:
     from graphc.kernel.canonical import spec_text  # late: kept plans bring their texts
 
@@ -136,7 +145,7 @@ class _Context:
     def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Point to the arrays of this run; the caller keeps them alive."""
         for patches, arrays in ((self._inputs, inputs), (self._outputs, outputs)):
-            addresses = [array.ctypes.data for array in arrays]
+            addresses = [_address(array) for array in arrays]
             for slot, which, offset in patches:
                 self._slots[slot] = addresses[which] + offset
 

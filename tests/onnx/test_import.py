@@ -11,7 +11,8 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx_models import FLOAT, feeds_for, info, model, run, small_cnn
 
-from graphc.errors import DynamicShapeError, InputError, UnsupportedError
+import graphc
+from graphc.errors import DynamicShapeError, InputError, ModelError, UnsupportedError
 from graphc.ir.graph import Kind
 from graphc.types.shape import symbol
 from graphc_onnx import load
@@ -29,6 +30,18 @@ def test_result_and_names() -> None:
     assert {"x", "c", "b", "r", "p", "f", "y"} <= set(graph.values)
     assert graph.output_names == ["y"]
     assert [node.name for node in graph.nodes if node.op.name == "conv"] == ["conv"]
+
+
+def test_compile_takes_paths_bytes_and_protos(tmp_path: Path) -> None:
+    proto = small_cnn()
+    onnx.save(proto, tmp_path / "m.onnx")
+    feeds = feeds_for(load(proto), {"N": 2})
+    forms = [str(tmp_path / "m.onnx"), tmp_path / "m.onnx", proto.SerializeToString(), bytearray(proto.SerializeToString()), proto]
+    results = [graphc.compile(form).run(feeds)["y"].tobytes() for form in forms]
+    assert len(set(results)) == 1
+    for broken in (b"", b"x", proto.SerializeToString()[:100]):
+        with pytest.raises(ModelError):
+            graphc.compile(broken)
 
 
 def test_every_onnx_node_is_accounted_for() -> None:

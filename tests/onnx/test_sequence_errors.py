@@ -92,7 +92,7 @@ def test_wrong_shapes_and_values(given_: dict[str, Any], message: str) -> None:
 
 
 def test_shapes_are_for_files() -> None:
-    with pytest.raises(InputError, match="shapes are given when an ONNX file is read"):
+    with pytest.raises(InputError, match="shapes are given when an ONNX model is read"):
         graphc.compile(load(edits(), shapes={"seq": 1}), shapes={"seq": 1})
 
 
