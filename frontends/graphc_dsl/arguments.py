@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 
 from graphc.errors import AttributeValueError, ShapeError
+from graphc.types.dtype import ALL, DType
+from graphc.types.dtype import dtype as dtype_of
 from graphc.types.shape import DimLike
 
 Sizes = Union[int, Sequence[int]]  # one for all spatial dims, or one for each
+DTypeLike = Any  # a DType, its name, or a numpy dtype
 Padding = Union[str, int, Sequence[Union[int, Sequence[int]]]]  # "same", "valid", one, one per dim, or a (before, after) pair per dim
 
 
@@ -20,6 +23,14 @@ def whole(value: object, what: str, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise AttributeValueError(f"{what} is {value!r}", hint=f"a whole number of at least {least}")
     return int(value)
+
+
+def element_type(given: DTypeLike) -> DType:
+    """The DType of a DType, a name, or a numpy dtype. An AttributeValueError for what is none."""
+    try:
+        return dtype_of("" if given is None else given)  # numpy takes None for float64
+    except (KeyError, TypeError) as error:
+        raise AttributeValueError(f"there is no dtype {given!r}", hint=", ".join(d.name for d in ALL)) from error
 
 
 def number(value: object, what: str) -> float:

@@ -11,8 +11,8 @@ from graphc.errors import AttributeValueError
 from graphc.ir.graph import Array
 from graphc.ops.gather import Gather, GatherElements, GatherND, OneHot
 from graphc.ops.scatter import ScatterElements, ScatterND
-from graphc.types.dtype import DType, f32
-from graphc_dsl.arguments import axis_of, whole
+from graphc.types.dtype import f32
+from graphc_dsl.arguments import DTypeLike, axis_of, element_type, whole
 from graphc_dsl.trace import Building
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, reduction: str = "no
         return new.tensor(new.add(ScatterND(reduction), new.value(x), new.value(indices), new.value(updates)))
 
 
-def one_hot(indices: Tensor, depth: int, axis: int = -1, dtype: DType = f32, name: str = "") -> Tensor:
+def one_hot(indices: Tensor, depth: int, axis: int = -1, dtype: DTypeLike = f32, name: str = "") -> Tensor:
     """A new axis of `depth` that holds 1 at the index and 0 elsewhere."""
     with Building("one_hot", name, indices) as new:
-        values = new.builder.constant(np.array([0, 1], dtype.numpy), name=f"{new.name}.values")
+        values = new.builder.constant(np.array([0, 1], element_type(dtype).numpy), name=f"{new.name}.values")
         return new.tensor(new.add(OneHot(whole(depth, "depth", 0), axis_of(axis, indices.ndim + 1)), new.value(indices), values))

@@ -12,7 +12,7 @@ from graphc.ops.gather import Gather
 from graphc.ops.matmul import MatMul
 from graphc.ops.pointwise import op
 from graphc.types.dtype import DType, f32
-from graphc_dsl.arguments import whole
+from graphc_dsl.arguments import DTypeLike, element_type, whole
 from graphc_dsl.init import InitLike
 from graphc_dsl.pointwise import Activation, finish
 from graphc_dsl.trace import Building, TensorLike
@@ -57,7 +57,7 @@ def bias_of(new: Building, bias: Switch, size: int, init: InitLike, dtype: DType
 
 def embedding(
     indices: Tensor, count: int, features: int, *, weight: Tensor | None = None, weight_init: InitLike = "normal",
-    dtype: DType = f32, name: str = "",
+    dtype: DTypeLike = f32, name: str = "",
 ) -> Tensor:  # fmt: skip
     """Row indices[...] of a table: (...) integers -> (..., features). Indices outside 0..count-1 are clamped.
 
@@ -65,7 +65,7 @@ def embedding(
     """
     with Building("embedding", name, indices, weight) as new:
         shape = (whole(count, "count", 1), whole(features, "features", 1))
-        table = new.parameter("weight", shape, weight_init, dtype) if weight is None else new.value(weight)
+        table = new.parameter("weight", shape, weight_init, element_type(dtype)) if weight is None else new.value(weight)
         if table.type.shape != shape:
             raise ShapeError(f"weight {table.type} is not {list(shape)}", hint="(count, features)")
         return new.tensor(new.add(Gather(0), table, new.value(indices)))

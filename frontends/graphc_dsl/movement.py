@@ -12,9 +12,9 @@ from graphc.ops import compose
 from graphc.ops.gather import Trilu
 from graphc.ops.movement import Concat, Pad, Slice, Tile
 from graphc.ops.resize import Resize
-from graphc.types.dtype import DType, f32
+from graphc.types.dtype import f32
 from graphc.types.shape import Dim, DimLike, product
-from graphc_dsl.arguments import Sizes, axes_of, axis_of, per_dim, whole
+from graphc_dsl.arguments import DTypeLike, Sizes, axes_of, axis_of, element_type, per_dim, whole
 from graphc_dsl.trace import Building
 
 if TYPE_CHECKING:
@@ -28,26 +28,26 @@ def listed(items: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(items[0]) if len(items) == 1 and isinstance(items[0], Sequence) else tuple(items)
 
 
-def constant(data: Any, dtype: DType | None = None, name: str = "") -> Tensor:
+def constant(data: Any, dtype: DTypeLike | None = None, name: str = "") -> Tensor:
     """A tensor with fixed values: a numpy array, or anything that numpy makes one of. Python floats become f32."""
     with Building("constant", name) as new:
         array = np.asarray(data)
         if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and array.dtype.kind == "f":
             dtype = f32
-        return new.tensor(new.builder.constant(array, dtype, name=new.name))
+        return new.tensor(new.builder.constant(array, None if dtype is None else element_type(dtype), name=new.name))
 
 
-def zeros(shape: Sequence[int], dtype: DType = f32, name: str = "") -> Tensor:
+def zeros(shape: Sequence[int], dtype: DTypeLike = f32, name: str = "") -> Tensor:
     """A constant tensor of zeros."""
-    return constant(np.zeros(tuple(shape), dtype.numpy), name=name)
+    return constant(np.zeros(tuple(shape), element_type(dtype).numpy), name=name)
 
 
-def ones(shape: Sequence[int], dtype: DType = f32, name: str = "") -> Tensor:
+def ones(shape: Sequence[int], dtype: DTypeLike = f32, name: str = "") -> Tensor:
     """A constant tensor of ones."""
-    return constant(np.ones(tuple(shape), dtype.numpy), name=name)
+    return constant(np.ones(tuple(shape), element_type(dtype).numpy), name=name)
 
 
-def arange(*bounds: float, dtype: DType | None = None, name: str = "") -> Tensor:
+def arange(*bounds: float, dtype: DTypeLike | None = None, name: str = "") -> Tensor:
     """The constant numbers of np.arange(*bounds): [start,] stop[, step]. Integers are i64, floats f32."""
     return constant(np.arange(*bounds), dtype or (f32 if any(isinstance(b, float) for b in bounds) else None), name=name)
 

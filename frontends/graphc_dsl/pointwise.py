@@ -17,9 +17,8 @@ from graphc.ops import activations
 from graphc.ops.norm import LogSoftmax, Softmax
 from graphc.ops.pointwise import Cast, op, rows
 from graphc.ops.random import Dropout
-from graphc.types.dtype import ALL, DType, bool_
-from graphc.types.dtype import dtype as dtype_of
-from graphc_dsl.arguments import axis_of, nearest
+from graphc.types.dtype import bool_
+from graphc_dsl.arguments import DTypeLike, axis_of, element_type, nearest
 from graphc_dsl.trace import Building, TensorLike
 
 if TYPE_CHECKING:
@@ -64,14 +63,10 @@ def logical(row: str, *operands: TensorLike) -> Tensor:
     return apply(row if on_bool else f"bit_{row}", *operands)
 
 
-def cast(x: Tensor, dtype: DType | str, name: str = "") -> Tensor:
+def cast(x: Tensor, dtype: DTypeLike, name: str = "") -> Tensor:
     """x in another dtype. Float to integer truncates and saturates; to bool: x != 0. ONNX Cast."""
     with Building("cast", name, x) as new:
-        try:
-            to = dtype_of(dtype)
-        except (KeyError, TypeError) as error:
-            raise AttributeValueError(f"there is no dtype {dtype!r}", hint=", ".join(d.name for d in ALL)) from error
-        return new.tensor(new.add(Cast(to), new.value(x)))
+        return new.tensor(new.add(Cast(element_type(dtype)), new.value(x)))
 
 
 def row_function(row: str, function: str = "", fixed: dict[str, float] | None = None) -> PointwiseFunction:

@@ -12,9 +12,9 @@ from graphc.ops import compose
 from graphc.ops.pointwise import Cast, op
 from graphc.ops.reduce import CumSum
 from graphc.ops.sampling import Sample
-from graphc.types.dtype import DType, bool_, i64, u64
+from graphc.types.dtype import bool_, i64, u64
 from graphc.types.shape import Dim, DimLike
-from graphc_dsl.arguments import number, whole
+from graphc_dsl.arguments import DTypeLike, element_type, number, whole
 from graphc_dsl.trace import Building
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio, odd: multiplying by it loses no seed
 
 
-def sequence_mask(lengths: Tensor, steps: DimLike, dtype: DType = bool_, name: str = "") -> Tensor:
+def sequence_mask(lengths: Tensor, steps: DimLike, dtype: DTypeLike = bool_, name: str = "") -> Tensor:
     """Which positions lie within each sequence: lengths (N) integers -> (N, steps), true (1) where the position is below the length.
 
     Any shape of lengths: (...) -> (..., steps). `steps`: a number, or a dim such as x.shape[1]. dtype: bool, or a number type for 1 and 0.
@@ -34,7 +34,8 @@ def sequence_mask(lengths: Tensor, steps: DimLike, dtype: DType = bool_, name: s
             raise TypeMismatchError(f"lengths are {lengths.type}", hint="integers: numbers of steps")
         column = compose.unsqueeze(new.builder, new.add(Cast(i64), new.value(lengths)), [lengths.ndim])
         inside = new.add(op("less"), _positions(new, steps), column)
-        return new.tensor(inside if dtype == bool_ else new.add(Cast(dtype), inside))
+        to = element_type(dtype)
+        return new.tensor(inside if to == bool_ else new.add(Cast(to), inside))
 
 
 def sample(

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from graphc.errors import ModelError, ShapeError, TypeMismatchError
 from graphc.source import Source
-from graphc.types.dtype import DType, f32
+from graphc.types.dtype import f32
 from graphc.types.shape import symbols_of
-from graphc_dsl.arguments import whole
+from graphc_dsl.arguments import DTypeLike, element_type, whole
 from graphc_dsl.init import InitLike, initialise
 from graphc_dsl.tensor import Tensor
 from graphc_dsl.trace import Trace, need_tensor, trace_of, user_line
@@ -47,7 +47,7 @@ class State(Tensor):
         trace.graph.updates[self.value] = new.value
 
 
-def state(shape: Sequence[int], init: InitLike = "zeros", dtype: DType = f32, name: str = "") -> State:
+def state(shape: Sequence[int], init: InitLike = "zeros", dtype: DTypeLike = f32, name: str = "") -> State:
     """State of the model, with an initial value: a number, an array, an initialiser of `graphc.init` or its name.
 
     `h.assign(new)` says what it is after a run. An Executable keeps it (`exe.state`, `exe.reset_state()`), so compile the model where it
@@ -65,7 +65,7 @@ def state(shape: Sequence[int], init: InitLike = "zeros", dtype: DType = f32, na
             listed = ", ".join(map(str, shape))
             raise ShapeError(f"a state of shape [{listed}] needs memory of a known size", hint="numbers, e.g. the batch size in place of N")
         sizes = tuple(whole(size, "a size") for size in shape)
-        value = trace.builder.state(full, initialise(init, full, trace.seed or 0, sizes, dtype))
+        value = trace.builder.state(full, initialise(init, full, trace.seed or 0, sizes, element_type(dtype)))
     return State(trace, value)
 
 

@@ -14,6 +14,7 @@ from graphc.types.dtype import DType
 from graphc.types.shape import DimLike, Shape
 from graphc.types.tensor import TensorType
 from graphc_dsl import matrix, movement, pointwise, reduction
+from graphc_dsl.arguments import DTypeLike
 from graphc_dsl.index import getitem
 from graphc_dsl.trace import TensorLike, Trace, user_line
 
@@ -202,7 +203,7 @@ class Tensor:
         """See `graphc.expand`."""
         return movement.expand(self, movement.listed(shape), name=name)
 
-    def cast(self, dtype: DType | str, name: str = "") -> Tensor:
+    def cast(self, dtype: DTypeLike, name: str = "") -> Tensor:
         """See `graphc.cast`."""
         return pointwise.cast(self, dtype, name=name)
 

@@ -29,7 +29,7 @@ from graphc.source import UNKNOWN, Source
 from graphc.types.dtype import DType, f32
 from graphc.types.shape import static
 from graphc.types.tensor import TensorType
-from graphc_dsl.arguments import nearest
+from graphc_dsl.arguments import DTypeLike, element_type, nearest
 from graphc_dsl.init import InitLike, initialise
 
 if TYPE_CHECKING:
@@ -321,12 +321,12 @@ def block(function: Callable[..., Result]) -> Callable[..., Result]:
     return scoped
 
 
-def parameter(name: str, shape: Sequence[int], init: InitLike = "he_normal", dtype: DType | None = None) -> Tensor:
-    """A trainable tensor of your own. `init`: an initialiser of `graphc.init`, its name, a number, or an array. dtype: f32."""
+def parameter(name: str, shape: Sequence[int], init: InitLike = "he_normal", dtype: DTypeLike = f32) -> Tensor:
+    """A trainable tensor of your own. `init`: an initialiser of `graphc.init`, its name, a number, or an array."""
     from graphc_dsl.tensor import Tensor
 
     place = user_line()
     here = Source(place.file, place.line, name, "parameter")
     trace = trace_of((), here)
     with trace.builder.at(here):
-        return Tensor(trace, trace.parameter(trace.claim(name, here), static(tuple(shape)), init, dtype or f32))
+        return Tensor(trace, trace.parameter(trace.claim(name, here), static(tuple(shape)), init, element_type(dtype)))

@@ -69,6 +69,7 @@ class InputTypes:
         self.declared = {info.name: Declared.of(info) for info in infos}
         self.used: set[str] = set()
         self._symbols: dict[str, str] = {}  # dim_param -> legal name
+        self._legal: set[str] = set()
         self._unknown = 0
         self._params = {dim.dim_param for found in self.declared.values() for dim in found.tensor.shape.dim if dim.dim_param}
         self._check_shapes(known)
@@ -182,9 +183,10 @@ class InputTypes:
         if param not in self._symbols:
             legal = re.sub(r"\W", "_", param, flags=re.ASCII)
             legal = legal if re.match(r"[A-Za-z_]", legal) else f"_{legal}"
-            while legal in self._symbols.values():
+            while legal in self._legal:
                 legal += "_"
             self._symbols[param] = legal
+            self._legal.add(legal)
         return self._bound(self._symbols[param], declared)
 
     def _bound(self, name: str, param: str) -> DimLike:

@@ -138,6 +138,8 @@ ERRORS: list[tuple[Callable[[graphc.Tensor], object], type[Exception], str]] = [
     (lambda x: x.cast("int32") + 1.5, graphc.TypeMismatchError, "the number 1.5 does not fit i32"),
     (lambda x: x.cast("uint8") + 300, graphc.TypeMismatchError, "the number 300 does not fit u8"),
     (lambda x: x.cast("int32") / 2, graphc.TypeMismatchError, "a / b of i32. Try: a // b rounds down"),
+    (lambda x: graphc.one_hot(x, 3, dtype="complex"), graphc.AttributeValueError, "there is no dtype 'complex'"),
+    (lambda x: x.cast(None), graphc.AttributeValueError, "there is no dtype None"),
     (lambda x: x.cast("complex"), graphc.AttributeValueError, "there is no dtype 'complex'"),
     (lambda x: x + "text", graphc.TypeMismatchError, "a Tensor was expected, got str"),
     (lambda x: graphc.zeros((2, 3)).reshape(4, -1), graphc.ShapeError, "reshape 'reshape1' at FILE: cannot reshape 6 elements"),
@@ -212,3 +214,13 @@ def test_symbolic_sizes_go_through() -> None:
     assert [str(value.type) for value in graph.outputs] == ["f32[N,4]", "f32[N,4,3*H-1]", "f32[N,4,3*H,9]"]
     with pytest.raises(graphc.ShapeError, match=r'padding="same" with stride 2 depends on the size 2\*H'):
         graph_of(lambda x: graphc.conv2d(x, 4, 3, stride=2, padding="same"), graphc.f32["N", 3, "2*H", 6])
+
+
+@pytest.mark.parametrize("dtype", [graphc.f64, "f64", "float64", np.float64, np.dtype("float64")], ids=repr)
+def test_dtypes_by_any_name(dtype: object) -> None:
+    @graphc.model
+    def net(i: graphc.i64[3]):
+        made = [graphc.zeros((2,), dtype), graphc.ones((2,), dtype), graphc.constant([1, 2], dtype), graphc.arange(2, dtype=dtype)]
+        return *made, graphc.one_hot(i, 4, dtype=dtype), graphc.sequence_mask(i, 2, dtype), graphc.parameter("p", (2,), dtype=dtype)
+
+    assert all(value.type.dtype == graphc.f64 for value in net.graph().outputs)
