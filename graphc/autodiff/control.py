@@ -1,8 +1,8 @@
 """Gradients of control flow: the gradient of a loop is a loop, from the last iteration to the first; of a choice, a choice.
 
-The forward loop saves the states before each iteration, as far as they are needed; the backward body computes the rest of its iteration
-again, then the vector-Jacobian product of the body. Gradients of the states are carried; those of captured values are summed up as states;
-those of scanned values are stacked.
+The forward loop saves the states before each iteration, and the results of products and convolutions, as far as they are needed; the
+backward body computes the rest of its iteration again, then the vector-Jacobian product of the body. Gradients of the states are carried;
+those of captured values are summed up as states; those of scanned values are stacked.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class _Backward:
         self.states, self.elements = inside[: forward.states], inside[forward.states : forward.states + len(forward.x_axes)]
         self.captured = inside[forward.states + len(forward.x_axes) :]
         self.outer_captured = node.inputs[forward.first_captured :]
+        self.products: list[tuple[Value, Value]] = []  # inner, value of the forward body that it is in the same iteration
 
     def build(self) -> list[Value | None]:
         forward, body = self.forward, self.body
@@ -58,7 +59,9 @@ class _Backward:
         captured, run = [self._like(value) for value in self.captured], self._input("iterations", TensorType(i64, ()))
         last = body.add(op("sub"), run, body.constant(1, i64, "one"))
         forward_number = body.add(op("sub"), last, number)
-        made = inline(body, forward.body, [forward_number, *saved, *elements, *captured])
+        products = _products(forward.body)
+        both = inline(body, forward.body, [forward_number, *saved, *elements, *captured], products)
+        made, again = both[: len(forward.body.outputs)], both[len(forward.body.outputs) :]
         seeds = _seeds(body, made, [*carried, *d_ys])
         floats = [value for value in (*saved, *elements, *captured) if value.type.dtype.is_float]
         found = differentiate(body.graph, seeds, floats)
@@ -68,10 +71,20 @@ class _Backward:
         outputs = [value for value in (*d_states, *added, *d_elements) if value is not None]
         body.graph.output_names, body.graph.outputs = [f"d{i}" for i in range(len(outputs))], outputs
         Patch(body.graph, "differentiate").commit()
+        self._instead_of(products, again)
         for total, new in zip(sums, added, strict=True):
             if total is not None and new is None:
                 self._drop(total)
         return self._loop(carried, sums, saved, elements, d_ys, captured, run, d_elements)
+
+    def _instead_of(self, products: Sequence[Value], again: Sequence[Value]) -> None:
+        """What the backward body would compute again of the products, and needs, it takes from the forward loop."""
+        patch = Patch(self.body.graph, "differentiate")
+        for value, made in zip(products, again, strict=True):
+            if self.body.graph.values.get(made.name) is made and made.users:
+                self.products.append((self._like(value), value))
+                patch.replace(made, self.products[-1][0])
+        patch.commit()
 
     def _loop(
         self, carried: Sequence[Value | None], sums: Sequence[Value | None], saved: Sequence[Value], elements: Sequence[Value],
@@ -86,6 +99,7 @@ class _Backward:
         for state, inner in zip(self.states, saved, strict=True):
             if self._is_read(inner):
                 rows.append((inner, self._saved(state), 0, True))
+        rows += [(inner, self._saved(value), 0, True) for inner, value in self.products]
         xs = zip(elements, node.inputs[forward.first_x :], forward.x_axes, forward.x_reverse, strict=False)
         rows += [(inner, x, axis, not back) for inner, x, axis, back in xs if self._is_read(inner)]
         ys = zip(d_ys, self.grads[forward.states :], forward.y_axes, forward.y_reverse, strict=False)
@@ -109,15 +123,15 @@ class _Backward:
         d_captured = [next(results) if total in kept and total is not None else None for total in sums]
         return [*d_states, *(next(results) if d is not None else None for d in d_elements), *d_captured]
 
-    def _saved(self, state: Value) -> Value:
-        """A further result of the forward loop: a state before each iteration."""
+    def _saved(self, inside: Value) -> Value:
+        """A further result of the forward loop: a value of its body in each iteration; a state: before it."""
         forward, graph = self.node.op, self.outer.graph
         assert isinstance(forward, Loop)
-        forward.body.outputs.append(state)
-        forward.body.output_names.append(f"{state.name}:saved{len(forward.body.outputs)}")
+        forward.body.outputs.append(inside)
+        forward.body.output_names.append(f"{inside.name}:saved{len(forward.body.outputs)}")
         self.node.op = replace(forward, y_axes=(*forward.y_axes, 0), y_reverse=(*forward.y_reverse, False))
-        name = graph.fresh_name(f"{self.node.name}:{state.name}")
-        value = graph.add_value(name, state.type.with_shape((forward.trips, *state.type.shape)), Kind.RESULT)
+        name = graph.fresh_name(f"{self.node.name}:{inside.name}")
+        value = graph.add_value(name, inside.type.with_shape((forward.trips, *inside.type.shape)), Kind.RESULT)
         value.producer = self.node
         self.node.outputs.insert(len(self.node.outputs) - 1, value)
         return value
@@ -134,6 +148,25 @@ class _Backward:
     def _drop(self, value: Value) -> None:
         self.body.graph.inputs.remove(value)
         del self.body.graph.values[value.name]
+
+
+def _products(body: Graph) -> list[Value]:
+    """The results of products and convolutions, with what is added to them."""
+    found: dict[Value, None] = {}
+    for node in body.nodes:
+        if node.op.family in ("contract", "conv") and node.output.type.dtype.is_float:
+            value = node.output
+            while value not in body.outputs and (after := _sum_of(value)) is not None:
+                value = after
+            found[value] = None
+    return list(found)
+
+
+def _sum_of(value: Value) -> Value | None:
+    """The sum of its size that is the only one to read the value."""
+    user = next(iter(value.users), None)
+    alone = user is not None and len(value.users) == 1 and user.op.name in ("add", "sub")
+    return user.output if user is not None and alone and user.output.type == value.type else None
 
 
 def choice_gradient(builder: Builder, node: Node, grads: Sequence[Value]) -> list[Value | None]:

@@ -58,8 +58,8 @@ class Body:
         return [outer for outer, inner in self._captured.items() if inner in self.graph.inputs]
 
 
-def inline(builder: Builder, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
-    """The nodes of a sub-graph built once more, on these values; returns its outputs."""
+def inline(builder: Builder, graph: Graph, inputs: Sequence[Value], also: Sequence[Value] = ()) -> list[Value]:
+    """The nodes of a sub-graph built once more, on these values; returns its outputs, and what stands for the values `also` of it."""
     new = dict(zip(graph.inputs, inputs, strict=True))
     for value in graph.values.values():
         if value.data is not None:
@@ -68,7 +68,7 @@ def inline(builder: Builder, graph: Graph, inputs: Sequence[Value]) -> list[Valu
         with builder.at(node.source, node.origins):
             made = builder.add_many(node.op.bind({}), *(new[value] for value in node.inputs), name=node.name)
         new.update(zip(node.outputs, made, strict=True))
-    return [new[value] for value in graph.outputs]
+    return [new[value] for value in (*graph.outputs, *also)]
 
 
 def graphs(graph: Graph) -> Iterator[Graph]:

@@ -71,6 +71,34 @@ def test_scan_along_another_axis() -> None:
     _check_differences(net, {"x": np.random.default_rng(2).standard_normal((T, N, D))})
 
 
+def test_products_are_kept_for_the_backward_loop() -> None:
+    """It takes the sum of both products from the forward loop, and computes what is cheap again."""
+
+    @graphc.model
+    def net(x: graphc.f64[2, 5, 3], h: graphc.f64[2, 4], w: graphc.f64[3, 4], r: graphc.f64[4, 4]):
+        def cell(h, xt):
+            z = xt @ w + h @ r
+            return (graphc.tanh(z) * graphc.sigmoid(z),)
+
+        return graphc.scan(cell, x, h)[1].sum()
+
+    graph = graphc.grad(net, ["x", "h", "w", "r"])
+    forward, backward = ([node.op.name for node in body.nodes] for loop in graph.nodes for body in loop.op.bodies())
+    assert forward.count("matmul") == 2
+    assert backward.count("matmul") == 4, "two for each product, none of them made again"
+    assert backward.count("tanh") == 1
+    rng = np.random.default_rng(3)
+    arrays = {v.name: rng.standard_normal(v.type.static_shape) for v in graph.inputs}
+    found = graphc.compile(graph).run(arrays)
+    total = graphc.compile(net)
+    for name in ("x", "r"):
+        step = np.zeros_like(arrays[name])
+        step.flat[3] = 1e-6
+        up, down = (total.run({**arrays, name: arrays[name] + sign * step}) for sign in (1, -1))
+        slope = sum(float(a) - float(b) for a, b in zip(up.values(), down.values(), strict=True)) / 2e-6
+        np.testing.assert_allclose(found[f"grad({name})"].flat[3], slope, rtol=1e-6)
+
+
 def test_nested_scans() -> None:
     @graphc.model
     def net(x: graphc.f64[3, 4]):
