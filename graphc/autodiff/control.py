@@ -99,7 +99,7 @@ class _Backward:
         for state, inner in zip(self.states, saved, strict=True):
             if self._is_read(inner):
                 rows.append((inner, self._saved(state), 0, True))
-        rows += [(inner, self._saved(value), 0, True) for inner, value in self.products]
+        rows += [(inner, self._saved(value), 0, True) for inner, value in self.products if self._is_read(inner)]
         xs = zip(elements, node.inputs[forward.first_x :], forward.x_axes, forward.x_reverse, strict=False)
         rows += [(inner, x, axis, not back) for inner, x, axis, back in xs if self._is_read(inner)]
         ys = zip(d_ys, self.grads[forward.states :], forward.y_axes, forward.y_reverse, strict=False)

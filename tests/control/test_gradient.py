@@ -99,6 +99,21 @@ def test_products_are_kept_for_the_backward_loop() -> None:
         np.testing.assert_allclose(found[f"grad({name})"].flat[3], slope, rtol=1e-6)
 
 
+def test_only_products_that_are_read_are_kept() -> None:
+    """The first product is there for the second one alone, which is kept."""
+
+    @graphc.model
+    def net(x: graphc.f64[2, 5, 3], w: graphc.f64[3, 4]):
+        def cell(s, xt):
+            return (s + graphc.tanh((xt @ w) @ graphc.constant(np.arange(16.0).reshape(4, 4))),)
+
+        return graphc.scan(cell, x, graphc.zeros((2, 4), graphc.f64))[1].sum()
+
+    forward, backward = [loop.op for loop in graphc.grad(net, ["x", "w"]).nodes if loop.op.bodies()]
+    assert [name for name in forward.body.output_names if ":saved" in name] == ["scan1.matmul2:saved2"]
+    assert len(backward.x_axes) == 2, "x and the product"
+
+
 def test_nested_scans() -> None:
     @graphc.model
     def net(x: graphc.f64[3, 4]):
@@ -132,7 +147,10 @@ def test_choice_inside_of_a_scan() -> None:
     @graphc.model
     def net(x: graphc.f64[T]):
         w = graphc.parameter("w", (), init="ones", dtype=graphc.f64)
-        cell = lambda s, v: (graphc.cond(v > 0.0, lambda: s * w + v, lambda: graphc.sin(s) - w * v),)  # noqa: E731
+
+        def cell(s: Any, v: Any) -> tuple[Any]:
+            return (graphc.cond(v > 0.0, lambda: s * w + v, lambda: graphc.sin(s) - w * v),)
+
         return {"loss": graphc.scan(cell, x, x[0] * 0.0, axis=0)[1]}
 
     _check_differences(net, {"x": np.asarray([0.5, -1.0, 0.7, -0.2, 1.1])}, ["x", "w"])

@@ -1,5 +1,7 @@
 """Loops in the step table: which of them one thread runs alone, and that a run which comes to a limit stops at once."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,11 @@ def _cell(units: int) -> graphc.Model:
     @graphc.model
     def net(x: graphc.f32[8, 20, 16]):
         h = graphc.constant(np.zeros((8, units), np.float32))
-        cell = lambda h, xt: (graphc.tanh(graphc.linear(xt, units, name="x") + graphc.linear(h, units, name="h")),) * 2  # noqa: E731
+
+        def cell(h: Any, xt: Any) -> tuple[Any, Any]:
+            new = graphc.tanh(graphc.linear(xt, units, name="x") + graphc.linear(h, units, name="h"))
+            return new, new
+
         return graphc.scan(cell, x, h)[0]
 
     return net
