@@ -340,16 +340,18 @@ class CumSum(Op):
         return Cost(int(types[0].size), types[0].nbytes + outputs[0].nbytes)
 
     def decompose(self, builder: Builder, *inputs: Value) -> Value | None:
-        return self.over(builder, *inputs) if static(inputs[0].type.shape)[self.axis] > _LONG else None
+        size = inputs[0].type.shape[self.axis]
+        return self.over(builder, *inputs) if isinstance(size, int) and size > _LONG else None
 
     def over(self, builder: Builder, x: Value) -> Value:
         """Of x, in nodes that are not decomposed any further."""
-        a, axis, shape = Arithmetic(builder), self.axis, static(x.type.shape)
-        if shape[axis] <= _LONG:
+        a, axis, shape = Arithmetic(builder), self.axis, x.type.shape
+        (size,) = static(shape[axis : axis + 1])
+        if size <= _LONG:
             return builder.add(self, x)
-        count = -(-shape[axis] // _BLOCK)
+        count = -(-size // _BLOCK)
         rest = [0] * len(shape)
-        rest[axis] = count * _BLOCK - shape[axis]
+        rest[axis] = count * _BLOCK - size
         whole = builder.add(Pad((0,) * len(shape), tuple(rest)), x) if rest[axis] else x
         blocks = a.reshape(whole, (*shape[:axis], count, _BLOCK, *shape[axis + 1 :]))
         before = replace(self, exclusive=True).over(builder, a.reduce("sum", blocks, (axis + 1,), keepdims=False))

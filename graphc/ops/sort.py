@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from graphc.ir.op import Array, Cost, Op, register
 from graphc.ops.movement import Transpose, check_axis, surely_less, zeros
 from graphc.ops.scatter import ScatterElements
 from graphc.types.dtype import bool_, i64
-from graphc.types.shape import static
 from graphc.types.tensor import TensorType
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ class TopK(Op):
         """Sorts along the last axis, or one behind which no other has more than one element: then rows are contiguous."""
         (x,) = inputs
         last = x.type.rank - 1
-        if prod(static(x.type.shape)[self.axis + 1 :]) == 1:
+        if all(dim == 1 for dim in x.type.shape[self.axis + 1 :]):
             return None
         swapped = list(range(x.type.rank))
         swapped[self.axis], swapped[last] = last, self.axis

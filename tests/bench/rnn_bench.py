@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def measure(case: Case, threads: int, rounds: int, calls: int) -> None:
         onnx.save(onnx_model(case), path)
         executable = graphc.compile(path, threads=threads)
         engines = {"graphc": lambda x: executable(x), "onnxruntime": by_onnxruntime(path, threads), "torch": by_torch(case, threads)}
-    times = contest({name: lambda run=run: run(first) for name, run in engines.items()}, range(rounds), calls)  # type: ignore[misc]
+    times = contest({name: partial(run, first) for name, run in engines.items()}, range(rounds), calls)
     results = {name: run(unseen) for name, run in engines.items()}
     error = max(float(np.abs(results["graphc"] - results[name]).max()) for name in ("onnxruntime", "torch"))
     assert error < 1e-4, f"{case.name}: differs by {error}"

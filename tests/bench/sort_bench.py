@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def measure(case: Sort | Draw, threads: int, rounds: int, calls: int) -> None:
     rng = np.random.default_rng(0)
     first, unseen = (rng.standard_normal(case.shape).astype(np.float32) for _ in range(2))
     engines = case.engines(threads)
-    times = contest({name: lambda run=run: run(first) for name, run in engines.items()}, range(rounds), calls)  # type: ignore[misc]
+    times = contest({name: partial(run, first) for name, run in engines.items()}, range(rounds), calls)
     case.check({name: run(unseen) for name, run in engines.items()})
     mine = times["graphc"]
     found = "  ".join(f"{name} {times[name].best * 1e6:9.1f} {times[name].median * 1e6:9.1f}" for name in times)

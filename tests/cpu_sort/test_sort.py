@@ -13,6 +13,8 @@ import graphc
 from cpu_conv.cases import LEVELS, compile_one
 from graphc.kernel.operand import Operand
 from graphc.kernel.sort import SortSpec
+from graphc.passes.base import Context
+from graphc.passes.pipeline import PORTABLE, run_passes
 from graphc.target import named
 from graphc.types.dtype import DType, dtype, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from graphc_cpu import elf, host, jit
@@ -22,6 +24,7 @@ from graphc_cpu.kernel_code import emit_kernel
 Array = np.ndarray[Any, Any]
 DTYPES = (i8, i16, i32, i64, u8, u16, u32, u64, f16, f32, f64)
 ROWS, BOTH = 3, ("values", "positions")
+N, M = "N", "M"
 SIZES = [
     (1, 1), (2, 2), (10, 3), (16, 16), (17, 5), (31, 31), (33, 16), (64, 64), (65, 30), (65, 65), (127, 64), (128, 128), (129, 1),
     (129, 129), (200, 100), (255, 2), (257, 128), (257, 129), (640, 80), (1000, 16), (1001, 17), (1025, 200), (3000, 3), (4000, 1000),
@@ -224,3 +227,17 @@ def test_empty_rows_and_no_results() -> None:
         values, places = graphc.compile(graphc.model(net), threads=2)(np.zeros(shape, np.float32))
         assert values.shape == places.shape == (shape[0], k, shape[2])
         assert dtype(places.dtype) == i64
+
+
+def test_the_portable_form_keeps_symbols() -> None:
+    """Top-k, and running sums of a long axis, along an axis of known size beside one that is not known."""
+
+    @graphc.model
+    def net(x: graphc.f32[N, 300], y: graphc.f32[300, M]) -> Any:
+        return *graphc.topk(x, 3), *graphc.topk(y, 3, axis=0), graphc.cumsum(x, 1), graphc.cumsum(y, 0)
+
+    graph = run_passes(net.graph(), PORTABLE, Context())
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.standard_normal((4, 300), np.float32), "y": rng.standard_normal((300, 7), np.float32)}
+    found, expected = (list(graphc.compile(model).run(feeds).values()) for model in (graph, net))
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(found, expected, strict=True))

@@ -7,6 +7,7 @@ be sorted is in the order of positions, which both ways keep where codes are equ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from graphc.kernel.sort import DIGIT, SortSpec
 from graphc.target import Target
@@ -122,7 +123,7 @@ class Records:
         self._count_digits(source, count)
         for digit in range(self.spec.digits):
             moves = self._starts(digit, count)
-            self.f.branch(moves, lambda digit=digit, a=source, b=other: self._scatter(digit, a, b, count), hint="digit")  # type: ignore[misc]
+            self.f.branch(moves, partial(self._scatter, digit, source, other, count), hint="digit")
             source, other = self._either(moves, other, source), self._either(moves, source, other)
         return source
 
